@@ -1,0 +1,295 @@
+"""The configuration: one TOML file, decoded strictly into frozen values.
+
+Unknown keys are errors. `${NAME}` is replaced from the environment; relative paths are relative to
+the file. Loading has no side effects. What every key does is told by `cdc.example.toml`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+import msgspec
+from psycopg import conninfo
+from psycopg import errors as pg_errors
+
+from cdc.errors import ConfigError
+
+NOTHING_CHANGED = "nothing was read or written"
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+class Duration(float):
+    """Seconds, written in the file as "500ms", "30s", "5m", "7d"."""
+
+    @classmethod
+    def parse(cls, text: Any) -> Duration:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text) if isinstance(text, str) else None
+        if found is None:
+            raise ValueError(f'{text!r} is not a duration (write "500ms", "30s", "5m", "7d")')
+        return cls(float(found[1]) * _UNITS[found[2]])
+
+
+class Size(int):
+    """Bytes, written in the file as "8MiB"."""
+
+    @classmethod
+    def parse(cls, text: Any) -> Size:
+        found = re.fullmatch(r"(\d+)(B|KiB|MiB|GiB)", text) if isinstance(text, str) else None
+        if found is None:
+            raise ValueError(f'{text!r} is not a size (write "512KiB", "8MiB", "1GiB")')
+        return cls(int(found[1]) * _SIZES[found[2]])
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the file; keys are the field names."""
+
+
+class Primary(Section):
+    dsn: str
+    admin_dsn: str | None = None
+    tables: tuple[str, ...] = ("*.*",)
+    exclude: tuple[str, ...] = ()
+    publication: str | None = None
+    slot: str | None = None
+
+
+class Topic(Section):
+    name: str | None = None
+    retention: Duration = Duration(7 * 86400)
+    replication_factor: int = 3
+    min_insync_replicas: int = 2
+    max_message_bytes: Size = Size(20 << 20)
+
+
+class Kafka(Section):
+    bootstrap_servers: str
+    options: dict[str, str | int | float | bool] = {}
+    topic: Topic = Topic()
+
+
+class ConnectorDatabase(Section):
+    """How the connector, seen from the Connect worker, reaches the primary."""
+
+    host: str | None = None
+    port: int | None = None
+    user: str | None = None
+    password: str | None = None
+
+
+class Connect(Section):
+    url: str
+    profile: Literal["exact", "stock"] = "exact"
+    connector: str | None = None
+    topic_prefix: str | None = None
+    heartbeat: Duration = Duration(2)
+    database: ConnectorDatabase = ConnectorDatabase()
+    options: dict[str, str | int | float | bool] = {}
+
+
+class Replica(Section):
+    dsn: str
+    admin_dsn: str | None = None
+    listen: str | None = None
+    triggers: Literal["session", "disabled"] = "session"
+    group: str | None = None
+
+
+class Bootstrap(Section):
+    schema: Literal["all", "tables", "none"] = "all"
+    jobs: int = 4
+    slot_timeout: Duration = Duration(60)
+
+
+class Apply(Section):
+    max_batch_rows: int = 20_000
+    max_batch_bytes: Size = Size(32 << 20)
+
+
+class Lag(Section):
+    target: Duration = Duration(300)
+    warn: Duration = Duration(180)
+
+
+class Config(Section):
+    """The whole file. Names not given are derived from `name` (docs/configuration.md)."""
+
+    name: str
+    primary: Primary
+    kafka: Kafka
+    connect: Connect
+    replicas: dict[str, Replica]
+    state_dir: str | None = None
+    bootstrap: Bootstrap = Bootstrap()
+    apply: Apply = Apply()
+    lag: Lag = Lag()
+
+    @property
+    def topic(self) -> str:
+        return self.kafka.topic.name or f"cdc.{self.name}"
+
+    @property
+    def topic_prefix(self) -> str:
+        return self.connect.topic_prefix or self.name
+
+    @property
+    def connector(self) -> str:
+        return self.connect.connector or f"cdc_{self.name}"
+
+    @property
+    def slot(self) -> str:
+        return self.primary.slot or f"cdc_{self.name}"
+
+    @property
+    def publication(self) -> str:
+        return self.primary.publication or f"cdc_{self.name}"
+
+    @property
+    def connector_role(self) -> str:
+        return self.connect.database.user or f"cdc_{self.name}_connector"
+
+    def group(self, replica: str) -> str:
+        """Return the Kafka consumer group that ordinary lag tools see for `replica`."""
+        return self.replica(replica).group or f"cdc-{self.name}-{replica}"
+
+    def application_name(self, replica: str, role: str) -> str:
+        """Return how a session of ours shows up in pg_stat_activity."""
+        return f"cdc-{self.name}/{replica}/{role}"
+
+    def replica(self, name: str) -> Replica:
+        """Return the settings of replica `name`; ConfigError naming the known ones if absent."""
+        if name not in self.replicas:
+            raise ConfigError(
+                f"there is no replica {name!r} in the configuration",
+                safe=NOTHING_CHANGED,
+                next=f"use one of: {', '.join(sorted(self.replicas))}",
+            )
+        return self.replicas[name]
+
+
+def load(path: Path) -> Config:
+    """Read the configuration file at `path`.
+
+    Raises ConfigError when the file is missing, is not TOML, has an unknown key, a value of the
+    wrong form, or names an environment variable that is not set.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise _wrong(f"there is no configuration file at {path}",
+                     "give one with -c FILE or CDC_CONFIG; `cdc local up` writes one") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise _wrong(f"{path} cannot be read: {error}", "mend the file and try again") from error
+    return decode(_expand(raw, "", os.environ), path)
+
+
+def decode(raw: dict[str, Any], path: Path) -> Config:
+    """Turn decoded TOML into a Config; `path` is the file, for messages and relative paths."""
+    _known_keys(raw, Config, "", path)
+    try:
+        config = msgspec.convert(raw, Config, dec_hook=_hook)
+    except msgspec.ValidationError as error:
+        raise _wrong(f"{path}: {error}", "correct the value; cdc.example.toml documents every key") from error
+    _check(config, path)
+    return msgspec.structs.replace(
+        config,
+        primary=msgspec.structs.replace(
+            config.primary,
+            dsn=_dsn(config.primary.dsn, "primary.dsn", path),
+            admin_dsn=config.primary.admin_dsn and _dsn(config.primary.admin_dsn, "primary.admin_dsn", path),
+        ),
+        replicas={
+            name: msgspec.structs.replace(
+                replica,
+                dsn=_dsn(replica.dsn, f"replicas.{name}.dsn", path),
+                admin_dsn=replica.admin_dsn and _dsn(replica.admin_dsn, f"replicas.{name}.admin_dsn", path),
+            )
+            for name, replica in config.replicas.items()
+        },
+    )
+
+
+def _wrong(what: str, next_step: str) -> ConfigError:
+    return ConfigError(what, safe=NOTHING_CHANGED, next=next_step)
+
+
+def _hook(kind: type, value: Any) -> Any:
+    if kind in (Duration, Size):
+        return kind.parse(value)  # type: ignore[attr-defined]  # both classes have it
+    raise NotImplementedError(kind)
+
+
+def _expand(value: Any, where: str, environment: os._Environ[str] | dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {k: _expand(v, f"{where}.{k}".lstrip("."), environment) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, where, environment) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def replace(found: re.Match[str]) -> str:
+        if found[1] not in environment:
+            raise _wrong(f"{where} names the environment variable {found[1]}, which is not set",
+                         f"set {found[1]} and try again")
+        return environment[found[1]]
+
+    # Config-provider references such as ${file:path:key} hold a colon and are Kafka Connect's.
+    return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", replace, value)
+
+
+def _known_keys(raw: Any, kind: Any, where: str, path: Path) -> None:
+    """Name the first unknown key and the closest known one; msgspec names only the key."""
+    if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(raw, dict)):
+        if isinstance(raw, dict) and get_args(kind)[1:]:
+            for key, value in raw.items():
+                _known_keys(value, get_args(kind)[1], f"{where}{key}.", path)
+        return
+    known = get_type_hints(kind)
+    for key, value in raw.items():
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {where}{close[0]}?" if close else f"known here: {', '.join(known)}"
+            raise _wrong(f"{path}: unknown key {where}{key}", hint)
+        _known_keys(value, known[key], f"{where}{key}.", path)
+
+
+def _check(config: Config, path: Path) -> None:
+    if not re.fullmatch(r"[a-z0-9_]{1,40}", config.name):
+        raise _wrong(f"{path}: name = {config.name!r} is not usable",
+                     "use 1 to 40 of a-z, 0-9 and _; it becomes part of topic, slot and group names")
+    if not config.replicas:
+        raise _wrong(f"{path}: no replica is configured", "add a [replicas.r1] table with a dsn")
+    for name in config.replicas:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name):
+            raise _wrong(f"{path}: replica name {name!r} is not usable",
+                         "use 1 to 40 letters, digits, _ and -")
+    for key, value in (("bootstrap.jobs", config.bootstrap.jobs),
+                       ("apply.max_batch_rows", config.apply.max_batch_rows),
+                       ("apply.max_batch_bytes", config.apply.max_batch_bytes)):
+        if value < 1:
+            raise _wrong(f"{path}: {key} must be at least 1, not {value}", "correct the value")
+    password = config.connect.database.password
+    if password is not None and not re.fullmatch(r"\$\{[^:}]+:.*\}", password):
+        raise _wrong(f"{path}: connect.database.password is not a config-provider reference",
+                     'write "${file:/path/on/the/worker.properties:key}": a plain password would be '
+                     "stored by Kafka Connect for everyone to read")
+
+
+def _dsn(dsn: str, where: str, path: Path) -> str:
+    """Check a libpq connection string and make the file paths in it absolute."""
+    try:
+        parts = conninfo.conninfo_to_dict(dsn)
+    except pg_errors.ProgrammingError as error:
+        raise _wrong(f"{path}: {where} is not a connection string: {error}",
+                     'write "host=… port=… dbname=… user=…" or postgresql://…') from None
+    for key in ("passfile", "sslrootcert", "sslcert", "sslkey", "sslcrl"):
+        value = parts.get(key)
+        if isinstance(value, str) and value not in ("", "system"):
+            parts[key] = str((path.parent / value).absolute())
+    return conninfo.make_conninfo("", **parts)

@@ -1,0 +1,80 @@
+"""Sessions on PostgreSQL: pinned settings, timeouts that notice a dead peer, clear errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg import conninfo
+
+from cdc.errors import Unreachable
+
+#: A value's text form depends on these; every session of ours uses the same ones, as the
+#: connector's role does, so that text written by one end is read back exactly by the other.
+PINNED = {
+    "timezone": "UTC",
+    "datestyle": "ISO, MDY",
+    "intervalstyle": "postgres",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "xmloption": "content",
+    "lc_monetary": "C",
+    "search_path": "pg_catalog",
+    "row_security": "off",
+    "standard_conforming_strings": "on",
+    "default_transaction_isolation": "read committed",
+}
+
+#: Without these a vanished peer is noticed after hours (TCP defaults).
+_KEEPALIVE = {
+    "connect_timeout": 10,
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+
+
+def connect(
+    dsn: str, application: str, *, autocommit: bool = False, settings: dict[str, str] | None = None,
+    **parameters: Any,
+) -> psycopg.Connection[tuple[Any, ...]]:
+    """Open a session with the pinned settings and `settings` on top.
+
+    `application` becomes application_name. `parameters` are further libpq parameters (for example
+    `replication="database"`). Raises Unreachable when the server does not let us in.
+    """
+    given = conninfo.conninfo_to_dict(dsn)
+    pinned = " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}"
+                      for name, value in {**PINNED, **(settings or {})}.items())
+    options = f"{given.get('options', '')} {pinned}".strip()
+    merged: dict[str, Any] = {**_KEEPALIVE, **given, "application_name": application, "options": options, **parameters}
+    try:
+        return psycopg.connect(conninfo.make_conninfo("", **merged), autocommit=autocommit)
+    except psycopg.OperationalError as error:
+        raise Unreachable(
+            f"cannot connect to PostgreSQL at {address(dsn)}: {first_line(error)}",
+            safe="nothing was changed",
+            next="check that the server runs, that the address, database, user and password "
+            f"are right and that pg_hba.conf lets us in: psql {shown(dsn)!r}",
+        ) from error
+
+
+def address(dsn: str) -> str:
+    """Return host:port/dbname of a connection string, for messages."""
+    parts = conninfo.conninfo_to_dict(dsn)
+    return f"{parts.get('host', 'local socket')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
+
+
+def shown(dsn: str) -> str:
+    """Return the connection string without its password, for messages."""
+    parts = conninfo.conninfo_to_dict(dsn)
+    parts.pop("password", None)
+    return conninfo.make_conninfo("", **parts)
+
+
+def first_line(error: Exception) -> str:
+    """Return the telling part of a libpq message, on one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

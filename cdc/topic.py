@@ -1,0 +1,195 @@
+"""The stream's topic in Kafka: one partition, never compacted, created and kept by `cdc setup`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ConfigSource,
+    NewTopic,
+    ResourceType,
+)
+
+from cdc.config import Config
+from cdc.errors import NotReady, PositionLost, Unreachable
+
+#: Seconds Kafka has to answer one administrative request.
+TIMEOUT = 15.0
+
+_ABSENT = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)  # noqa: SLF001 -- the library's own spelling of a public code
+_REFUSED = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError._AUTHENTICATION,  # noqa: SLF001 -- as above
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TopicInfo:
+    """A topic as Kafka has it; `topic_id` differs after the topic was deleted and made anew."""
+
+    name: str
+    topic_id: str
+    partitions: int
+
+
+def describe(config: Config) -> TopicInfo:
+    """Return the stream's topic as Kafka has it.
+
+    Raises NotReady when it does not exist or is refused, Unreachable when Kafka does not answer.
+    """
+    with _admin(config) as admin:
+        found = _describe(admin, config)
+    if found is None:
+        raise NotReady(
+            f"the topic {config.topic} does not exist",
+            safe="nothing was read or written",
+            next="run `cdc setup`",
+            topic=config.topic,
+        )
+    return found
+
+
+def settings(config: Config) -> dict[str, str]:
+    """Return the topic's settings that the stream depends on, as Kafka prints them."""
+    return {
+        # Compaction would take single events out of transactions.
+        "cleanup.policy": "delete",
+        "retention.ms": str(round(config.kafka.topic.retention * 1000)),
+        # The log is cut by age alone: a size limit would cut it without anybody counting days.
+        "retention.bytes": "-1",
+        "max.message.bytes": str(int(config.kafka.topic.max_message_bytes)),
+        "min.insync.replicas": str(config.kafka.topic.min_insync_replicas),
+    }
+
+
+def ensure(config: Config) -> list[str]:
+    """Create the topic or mend its settings; return one line per thing done or found.
+
+    Raises PositionLost when the topic has more than one partition: order across partitions is
+    lost and cannot be mended in place. NotReady when Kafka refuses, Unreachable when it is silent.
+    """
+    wanted = settings(config)
+    with _admin(config) as admin:
+        found = _describe(admin, config)
+        if found is None:
+            _create(admin, config, wanted)
+            return [f"topic {config.topic}: created"]
+        if found.partitions != 1:
+            raise PositionLost(
+                f"the topic {config.topic} has {found.partitions} partitions; it must have one, "
+                "because only one partition keeps the order of commits",
+                safe="nothing was changed; what replicas hold is not touched",
+                next="delete the topic (what replicas have not read yet is lost with it) or set "
+                "another kafka.topic.name, run `cdc setup`, then `cdc bootstrap` each replica",
+                topic=config.topic,
+                partition=found.partitions - 1,
+            )
+        drift = _drift(admin, config, wanted)
+        if not drift:
+            return [f"topic {config.topic}: already there"]
+        _alter(admin, config, {name: wanted[name] for name in drift})
+        return [
+            f"topic {config.topic}: {name} was {was}, now {wanted[name]}"
+            for name, was in drift.items()
+        ]
+
+
+@contextlib.contextmanager
+def _admin(config: Config) -> Iterator[AdminClient]:
+    """Give an administrative client; turn its errors into ours."""
+    servers = config.kafka.bootstrap_servers
+    try:
+        # librdkafka prints "connection refused" lines by itself; the error below says it once.
+        yield AdminClient({"log_level": 2, **config.kafka.options, "bootstrap.servers": servers})
+    except KafkaException as error:
+        cause = error.args[0]
+        if cause.code() in _REFUSED:
+            raise NotReady(
+                f"Kafka at {servers} refuses us: {cause.str()}",
+                safe="nothing was changed",
+                next="allow describe, create and alter-configs on the topic, and check the "
+                "credentials in kafka.options",
+                topic=config.topic,
+            ) from error
+        raise Unreachable(
+            f"Kafka at {servers} does not answer: {cause.str()}",
+            safe="nothing was changed",
+            next="check kafka.bootstrap_servers, that a broker runs, and its TLS and SASL settings "
+            "in kafka.options",
+            topic=config.topic,
+        ) from error
+
+
+def _describe(admin: AdminClient, config: Config) -> TopicInfo | None:
+    answer = admin.describe_topics(TopicCollection([config.topic]), request_timeout=TIMEOUT)
+    try:
+        topic = answer[config.topic].result()
+    except KafkaException as error:
+        if error.args[0].code() in _ABSENT:
+            return None
+        raise
+    return TopicInfo(topic.name, str(topic.topic_id), len(topic.partitions))
+
+
+def _create(admin: AdminClient, config: Config, wanted: dict[str, str]) -> None:
+    new = NewTopic(
+        config.topic,
+        num_partitions=1,
+        replication_factor=config.kafka.topic.replication_factor,
+        config=wanted,
+    )
+    try:
+        admin.create_topics([new], request_timeout=TIMEOUT)[config.topic].result()
+    except KafkaException as error:
+        cause = error.args[0]
+        if cause.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+            return
+        if cause.code() in (KafkaError.INVALID_REPLICATION_FACTOR, KafkaError.INVALID_CONFIG):
+            raise NotReady(
+                f"Kafka refuses to create the topic {config.topic}: {cause.str()}",
+                safe="nothing was changed",
+                next="set kafka.topic.replication_factor and min_insync_replicas to what this "
+                "cluster has brokers for",
+                topic=config.topic,
+            ) from error
+        raise
+
+
+def _drift(admin: AdminClient, config: Config, wanted: dict[str, str]) -> dict[str, str]:
+    """Return the settings that differ from `wanted`, with the value found."""
+    resource = ConfigResource(ResourceType.TOPIC, config.topic)
+    entries: dict[str, ConfigEntry] = admin.describe_configs([resource], request_timeout=TIMEOUT)[
+        resource
+    ].result()
+    return {
+        name: str(entries[name].value) if name in entries else "unknown"
+        for name, value in wanted.items()
+        if name not in entries or entries[name].value != value or _inherited(entries[name])
+    }
+
+
+def _inherited(entry: Any) -> bool:
+    """Tell whether a setting comes from the broker, where it may change under us."""
+    return bool(entry.source != ConfigSource.DYNAMIC_TOPIC_CONFIG.value)
+
+
+def _alter(admin: AdminClient, config: Config, values: dict[str, str]) -> None:
+    resource = ConfigResource(
+        ResourceType.TOPIC,
+        config.topic,
+        incremental_configs=[
+            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+            for name, value in values.items()
+        ],
+    )
+    admin.incremental_alter_configs([resource], request_timeout=TIMEOUT)[resource].result()

@@ -1,0 +1,138 @@
+"""Kafka Connect's REST interface, as far as connectors need it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import requests
+
+from cdc.errors import ConnectRefused, Unreachable
+
+#: Seconds for one request: validating lets Debezium connect to the database.
+TIMEOUT = 60.0
+
+#: Seconds a request is repeated while the worker says "not now".
+PATIENCE = 60.0
+
+_PAUSES = (0.2, 0.5, 1.0, 2.0)
+
+_SAFE = "nothing was lost: a connector goes on from its stored offset"
+
+
+class Connect:
+    """One Kafka Connect cluster; `url` may hold user and password, which no message shows."""
+
+    def __init__(self, url: str, *, patience: float = PATIENCE) -> None:
+        self._url = url.rstrip("/")
+        self._patience = patience
+        self._session = requests.Session()
+        # .netrc and proxies of the environment have no say about a service the file names.
+        self._session.trust_env = False
+
+    @property
+    def shown(self) -> str:
+        """The address without credentials."""
+        parts = urlsplit(self._url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+    def plugins(self) -> set[str]:
+        """Return the class names of the plugins this worker has."""
+        found = self._json("GET", "/connector-plugins?connectorsOnly=false")
+        return {plugin["class"] for plugin in found}
+
+    def validate(self, config: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Return what Connect makes of `config`: per key its definition, value and errors."""
+        kind = quote(config["connector.class"], safe="")
+        answer = self._json("PUT", f"/connector-plugins/{kind}/config/validate", dict(config))
+        return list(answer["configs"])
+
+    def config(self, name: str) -> dict[str, str] | None:
+        """Return a connector's stored configuration, None when there is no such connector."""
+        return self._found("GET", f"{_path(name)}/config")
+
+    def put(self, name: str, config: Mapping[str, str]) -> None:
+        """Create the connector or replace its configuration."""
+        self._json("PUT", f"{_path(name)}/config", dict(config))
+
+    def status(self, name: str) -> dict[str, Any] | None:
+        """Return states and traces of connector and tasks, None when there are none (yet)."""
+        return self._found("GET", f"{_path(name)}/status")
+
+    def restart(self, name: str) -> None:
+        """Restart the connector and all its tasks."""
+        self._json("POST", f"{_path(name)}/restart?includeTasks=true&onlyFailed=false")
+
+    def delete(self, name: str) -> bool:
+        """Delete the connector, not its offsets; return False when there was none."""
+        return self._send("DELETE", _path(name), None, absent=True) is not None
+
+    def _found(self, method: str, path: str) -> dict[str, Any] | None:
+        response = self._send(method, path, None, absent=True)
+        return None if response is None else dict(response.json())
+
+    def _json(self, method: str, path: str, body: dict[str, str] | None = None) -> Any:
+        response = self._send(method, path, body, absent=False)
+        return response.json() if response is not None and response.content else None
+
+    def _send(
+        self, method: str, path: str, body: dict[str, str] | None, *, absent: bool
+    ) -> requests.Response | None:
+        """Send a request, again while the worker rebalances; None for a 404 that `absent` allows.
+
+        Every request here may be repeated: PUT and DELETE are idempotent, a second restart harmless.
+        """
+        deadline = time.monotonic() + self._patience
+        for attempt in range(1_000_000):
+            response = self._once(method, path, body)
+            if response.ok:
+                return response
+            if response.status_code == requests.codes.not_found and absent:
+                return None
+            if not _rebalancing(response) or time.monotonic() > deadline:
+                break
+            time.sleep(_PAUSES[min(attempt, len(_PAUSES) - 1)])
+        raise ConnectRefused(
+            f"Kafka Connect at {self.shown} answers {method} {path.partition('?')[0]} with "
+            f"{response.status_code}: {_message(response)}",
+            safe=_SAFE,
+            next="correct what it says; the worker's log tells more",
+        )
+
+    def _once(self, method: str, path: str, body: dict[str, str] | None) -> requests.Response:
+        try:
+            return self._session.request(method, self._url + path, json=body, timeout=TIMEOUT)
+        except requests.RequestException as error:
+            # The library's message repeats the URL with its credentials: only its kind is told.
+            raise Unreachable(
+                f"Kafka Connect at {self.shown} does not answer ({type(error).__name__})",
+                safe=_SAFE,
+                next="check connect.url and that the worker runs",
+            ) from None
+
+
+def _path(name: str) -> str:
+    return f"/connectors/{quote(name, safe='')}"
+
+
+def _rebalancing(response: requests.Response) -> bool:
+    """Tell whether the worker asks for patience.
+
+    409 while the group rebalances, 404 for what it does not know yet, and 500 "Request timed out"
+    while it joins the group.
+    """
+    code = response.status_code
+    if code == requests.codes.server_error:
+        return "timed out" in _message(response)
+    return code in (requests.codes.conflict, requests.codes.not_found, requests.codes.unavailable)
+
+
+def _message(response: requests.Response) -> str:
+    """Return the first line of what a refusal says."""
+    try:
+        told = str(response.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        told = response.text or response.reason
+    return next((line.strip() for line in told.splitlines() if line.strip()), "no message")

@@ -1,0 +1,214 @@
+"""Connector definitions: what the files say, what Connect has, and how they differ.
+
+Everything here is pure: values in, values out. The shipped definition is
+`connectors/postgres.json`, a connector as Kafka Connect takes it with `${…}` for what differs per
+place. `connect.options` of the configuration is laid over it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from psycopg import conninfo
+
+from cdc import resources
+from cdc.config import NOTHING_CHANGED, Config
+from cdc.errors import ConfigError
+
+SHIPPED = "connectors/postgres.json"
+
+#: What the capture plugin's jar is called here and in an installation.
+JAR = "connectors/exact/target/cdc-exact.jar"
+
+MASK = "********"
+
+#: Nothing lost and every value exact rests on these: no option may change them.
+FIXED = frozenset({
+    "name", "connector.class", "tasks.max", "topic.prefix", "plugin.name", "slot.name",
+    "publication.name", "publication.autocreate.mode", "snapshot.mode", "converters", "exact.type",
+    "include.unknown.datatypes", "provide.transaction.metadata", "skipped.operations",
+    "tombstones.on.delete", "event.converting.failure.handling.mode",
+    "event.processing.failure.handling.mode", "errors.tolerance", "heartbeat.action.query",
+    "transforms", "transforms.stream.type", "transforms.stream.regex",
+    "transforms.stream.replacement", "key.converter", "key.converter.schemas.enable",
+    "key.converter.replace.null.with.default", "value.converter", "value.converter.schemas.enable",
+    "value.converter.replace.null.with.default", "producer.override.acks",
+    "producer.override.enable.idempotence",
+})  # fmt: skip
+
+#: A whole value that is a reference the worker resolves, such as ${file:/path:key}.
+_REFERENCE = re.compile(r"\$\{[^:}]+:[^}]*\}")
+
+#: Keys that hold secrets where Connect does not say so (producer overrides, unknown plugins).
+_SECRET = re.compile(r"password|secret|token|jaas|credential|private|api\.?key", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Definition:
+    """A connector by name and configuration, as the files want it."""
+
+    name: str
+    config: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Change:
+    """A key whose value in Connect is not the file's; None where a side does not set it."""
+
+    key: str
+    connect: str | None
+    file: str | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Health:
+    """States of a connector and its tasks, with shortened traces of what failed."""
+
+    states: tuple[tuple[str, str], ...]
+    traces: tuple[str, ...]
+
+    @property
+    def running(self) -> bool:
+        """Connector and at least one task run, and none does anything else."""
+        return len(self.states) > 1 and all(state == "RUNNING" for _, state in self.states)
+
+    @property
+    def failed(self) -> bool:
+        return any(state == "FAILED" for _, state in self.states)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{part} {state}" for part, state in self.states) or "no status yet"
+
+
+def render(config: Config) -> Definition:
+    """Return the connector that `config` describes.
+
+    Raises ConfigError when the configuration does not say how a worker reaches the primary, or
+    when connect.options would change what exactness rests on.
+    """
+    if config.connect.profile != "exact":
+        raise _wrong(
+            f'connect.profile = "{config.connect.profile}" has no shipped connector definition',
+            'set connect.profile = "exact"',
+        )
+    if touched := sorted(FIXED & config.connect.options.keys()):
+        raise _wrong(
+            f"connect.options sets {', '.join(touched)}, which this program decides: rows or "
+            "values would be lost otherwise",
+            "remove it from connect.options",
+        )
+    values = _places(config)
+    raw = json.loads(resources.text(SHIPPED))
+    filled = {key: _fill(value, values) for key, value in raw["config"].items()}
+    options = {key: _as_text(value) for key, value in config.connect.options.items()}
+    name = config.connector
+    return Definition(
+        name, {"name": name, **{k: v for k, v in filled.items() if v is not None}, **options}
+    )
+
+
+def changes(
+    wanted: Mapping[str, str],
+    stored: Mapping[str, str],
+    definitions: Iterable[Mapping[str, Any]],
+) -> tuple[Change, ...]:
+    """Compare every key of both configurations; a key left out counts as its default.
+
+    `definitions` is what Connect's validate call returns. Secrets are masked in the result.
+    """
+    known = {d["definition"]["name"]: d["definition"] for d in definitions}
+    found = []
+    for key in sorted(wanted.keys() | stored.keys()):
+        default = known.get(key, {}).get("default_value")
+        file, connect = wanted.get(key, default), stored.get(key, default)
+        if file != connect:
+            secret = known.get(key, {}).get("type") == "PASSWORD"
+            found.append(Change(key, shown(key, connect, secret), shown(key, file, secret)))
+    return tuple(found)
+
+
+def shown(key: str, value: str | None, secret: bool = False) -> str | None:
+    """Return a value as people may see it: a secret only when it is a mere reference."""
+    if value is None or _REFERENCE.fullmatch(value):
+        return value
+    return MASK if secret or _SECRET.search(key) else value
+
+
+def complaints(validated: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+    """Return (key, what is wrong with it) of everything Connect's validate call refuses."""
+    return tuple(
+        (entry["value"]["name"], " ".join(error.split()))
+        for entry in validated
+        for error in entry["value"]["errors"]
+    )
+
+
+def health(status: Mapping[str, Any]) -> Health:
+    """Read a status answer of Connect."""
+    parts = [("connector", status["connector"])]
+    parts += [(f"task {task['id']}", task) for task in status.get("tasks", ())]
+    return Health(
+        states=tuple((name, part["state"]) for name, part in parts),
+        traces=tuple(shorten(part["trace"]) for _, part in parts if part.get("trace")),
+    )
+
+
+def shorten(trace: str) -> str:
+    """Return a Java stack trace's first line and its deepest cause."""
+    lines = [line.strip() for line in trace.splitlines() if line.strip()]
+    causes = [line for line in lines if line.startswith("Caused by:")]
+    return "\n".join([*lines[:1], *causes[-1:]])
+
+
+def _places(config: Config) -> dict[str, str | None]:
+    """Return what stands for each `${…}` of the shipped file; None leaves its key out."""
+    primary = conninfo.conninfo_to_dict(config.primary.dsn)
+    database = config.connect.database
+    host = database.host or primary.get("host")
+    name = primary.get("dbname")
+    if not isinstance(host, str) or host.startswith("/") or "," in host:
+        raise _wrong(
+            "the connector cannot be told where the primary is: primary.dsn names no single host",
+            "set host (and port) in [connect.database] as the Connect worker sees them",
+        )
+    if name is None:
+        raise _wrong("primary.dsn names no database", "add dbname=… to primary.dsn")
+    return {
+        "name": config.name,
+        "connector": config.connector,
+        "database.host": host,
+        "database.port": str(database.port or primary.get("port") or 5432),
+        "database.name": str(name),
+        "database.user": config.connector_role,
+        "database.password": database.password,
+        "topic": config.topic,
+        "topic.prefix": config.topic_prefix,
+        "topic.prefix.quoted": re.escape(config.topic_prefix),
+        "topic.max_message_bytes": str(int(config.kafka.topic.max_message_bytes)),
+        # The producer holds at least two of the largest rows, and never less than 64 MiB.
+        "producer.buffer": str(max(64 << 20, 3 * config.kafka.topic.max_message_bytes)),
+        "slot": config.slot,
+        "publication": config.publication,
+        "heartbeat.ms": str(round(config.connect.heartbeat * 1000)),
+    }
+
+
+def _fill(text: str, values: Mapping[str, str | None]) -> str | None:
+    """Replace each `${…}`; None when one of them has no value here."""
+    names = re.findall(r"\$\{([^}]+)\}", text)
+    if any(values[name] is None for name in names):
+        return None
+    return re.sub(r"\$\{([^}]+)\}", lambda found: str(values[found[1]]), text)
+
+
+def _as_text(value: str | float | bool) -> str:
+    """Write an option the way Connect stores it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _wrong(what: str, next_step: str) -> ConfigError:
+    return ConfigError(what, safe=NOTHING_CHANGED, next=next_step)

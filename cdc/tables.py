@@ -1,0 +1,267 @@
+"""Which tables of the primary are replicated: the configured patterns against its catalog."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import glob
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import psycopg
+
+from cdc.config import NOTHING_CHANGED, Config
+from cdc.errors import ConfigError
+from cdc.names import TableName
+
+#: A quoted stretch of a pattern (a doubled quote stands for one), a dot, or a bare stretch.
+_TOKEN = re.compile(r'"((?:[^"]|"")*)"|(\.)|([^".]+)')
+
+#: Every table a person could mean: not the system's, not ours, not an extension's (those come
+#: with CREATE EXTENSION). A column's base type is what its chain of domains ends at.
+_CATALOG = """
+WITH RECURSIVE base (oid, type) AS (
+    SELECT oid, oid FROM pg_type WHERE typtype <> 'd'
+    UNION ALL
+    SELECT d.oid, b.type FROM pg_type d JOIN base b ON b.oid = d.typbasetype WHERE d.typtype = 'd'
+)
+SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text,
+       c.relreplident::text, c.relrowsecurity,
+       un.nspname, u.relname,
+       (SELECT array_agg(a.attname::text ORDER BY k.place)
+          FROM pg_index i
+         CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
+          JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+         WHERE i.indrelid = c.oid AND i.indisprimary AND k.place <= i.indnkeyatts),
+       (SELECT bool_and(i.indimmediate) FROM pg_index i
+         WHERE i.indrelid = c.oid AND i.indisprimary),
+       (SELECT json_agg(json_build_array(a.attname, format_type(a.atttypid, a.atttypmod),
+                        b.type::regtype::text, a.attnotnull, a.attidentity, a.attgenerated)
+                        ORDER BY a.attnum)
+          FROM pg_attribute a JOIN base b ON b.oid = a.atttypid
+         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_inherits h ON h.inhrelid = c.oid AND c.relispartition
+  LEFT JOIN pg_class u ON u.oid = h.inhparent
+  LEFT JOIN pg_namespace un ON un.oid = u.relnamespace
+ WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
+   AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'cdc')
+   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                      AND d.objid = c.oid AND d.deptype = 'e')
+ ORDER BY n.nspname, c.relname
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Column:
+    """A column; `type` as format_type prints it, `base` without domains and modifiers.
+
+    `identity` is 'a' (ALWAYS), 'd' (BY DEFAULT) or ''; `generated` is 's', 'v' or ''.
+    """
+
+    name: str
+    type: str
+    base: str
+    not_null: bool
+    identity: str
+    generated: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the primary's catalog, partitions and partitioned tables included.
+
+    `kind` is pg_class.relkind: 'r' holds rows, 'p' is partitioned, 'f' is foreign. `parent` is the
+    table this one is a partition of. `replica_identity` and `persistence` are pg_class.relreplident
+    and relpersistence; `key` has the primary key's columns in index order.
+    """
+
+    oid: int
+    name: TableName
+    kind: Literal["r", "p", "f"]
+    persistence: str
+    replica_identity: str
+    row_security: bool
+    parent: TableName | None
+    key: tuple[str, ...]
+    key_immediate: bool
+    columns: tuple[Column, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Complaint:
+    """A table that a pattern matches and that is not carried, and what to do about it."""
+
+    table: TableName
+    what: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.table} {self.what}: {self.fix}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Selection:
+    """What the patterns make of a catalog.
+
+    `published` goes into the publication: a partitioned table stands for its partitions. `rows`
+    are the tables whose rows travel (ordinary tables and leaf partitions); `partitioned` are the
+    partitioned tables above them. `left_out` are matched but never in the log (a warning),
+    `refused` cannot be carried truly (an error).
+    """
+
+    published: tuple[Table, ...]
+    rows: tuple[Table, ...]
+    partitioned: tuple[Table, ...]
+    left_out: tuple[Complaint, ...]
+    refused: tuple[Complaint, ...]
+    idle_patterns: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pattern:
+    """A shell pattern over schema and table, each in fnmatch's form."""
+
+    text: str
+    schema: str
+    table: str
+
+    def matches(self, name: TableName) -> bool:
+        return fnmatch.fnmatchcase(name.schema, self.schema) and fnmatch.fnmatchcase(
+            name.name, self.table
+        )
+
+
+def pattern(text: str) -> Pattern:
+    """Read a pattern such as `app.*` or `"Mixed-Case".t_?`.
+
+    As in SQL, what is not quoted is folded to lower case; wildcards count only outside quotes.
+    Raises ConfigError when it is not of the form schema.table.
+    """
+    parts = [""]
+    at = 0
+    while at < len(text):
+        found = _TOKEN.match(text, at)
+        if found is None:
+            break
+        if found[2]:
+            parts.append("")
+        elif found[3]:
+            parts[-1] += found[3].lower()
+        else:
+            parts[-1] += glob.escape(found[1].replace('""', '"'))
+        at = found.end()
+    if at < len(text) or len(parts) != 2 or not all(parts):
+        raise ConfigError(
+            f"{text!r} is not a table pattern",
+            safe=NOTHING_CHANGED,
+            next='write schema.table with shell wildcards, for example "app.*", and quote as in '
+            'SQL: "\\"Mixed-Case\\".*"',
+        )
+    return Pattern(text, *parts)
+
+
+def read(conn: psycopg.Connection[tuple[Any, ...]]) -> tuple[Table, ...]:
+    """Read every table that could be replicated from the catalog, by name."""
+    return tuple(
+        Table(
+            oid=oid,
+            name=TableName(schema, name),
+            kind=kind,
+            persistence=persistence,
+            replica_identity=identity,
+            row_security=row_security,
+            parent=TableName(parent_schema, parent) if parent else None,
+            key=tuple(key or ()),
+            key_immediate=bool(immediate),
+            columns=tuple(Column(*column) for column in columns or ()),
+        )
+        for oid, schema, name, kind, persistence, identity, row_security,
+        parent_schema, parent, key, immediate, columns in conn.execute(_CATALOG)
+    )  # fmt: skip
+
+
+def select(config: Config, catalog: Sequence[Table]) -> Selection:
+    """Decide which tables of `catalog` are replicated.
+
+    Raises ConfigError for a malformed pattern.
+    """
+    include = [pattern(text) for text in config.primary.tables]
+    exclude = [pattern(text) for text in config.primary.exclude]
+    excluded = {t.name for t in catalog if _any(exclude, t.name)}
+    matched = {t.name for t in catalog if _any(include, t.name)} - excluded
+    above = _ancestors(catalog)
+    # A partitioned table that is published brings all its partitions, today's and later ones.
+    carried = {t.name for t in catalog if t.name in matched or above[t.name] & matched}
+    tables = [t for t in catalog if t.name in carried]
+    left_out = [c for t in tables if (c := _not_logged(t))]
+    absent = {c.table for c in left_out}
+    rows = [t for t in tables if t.kind == "r" and t.name not in absent]
+    refused = [c for t in rows for c in _faults(t)]
+    refused += [
+        Complaint(t.name, f"is excluded but is a partition of {t.parent}, which is replicated",
+                  f"exclude {t.parent} too, or do not exclude its partitions")
+        for t in tables if t.name in excluded
+    ]  # fmt: skip
+    return Selection(
+        published=tuple(
+            t for t in tables
+            if t.name not in absent and not above[t.name] & carried
+        ),
+        rows=tuple(rows),
+        partitioned=tuple(t for t in tables if t.kind == "p"),
+        left_out=tuple(left_out),
+        refused=tuple(refused),
+        idle_patterns=tuple(
+            p.text for p in (*include, *exclude) if not any(p.matches(t.name) for t in catalog)
+        ),
+    )  # fmt: skip
+
+
+def _any(patterns: Iterable[Pattern], name: TableName) -> bool:
+    return any(p.matches(name) for p in patterns)
+
+
+def _ancestors(catalog: Iterable[Table]) -> dict[TableName, set[TableName]]:
+    """Return the partitioned tables above each table, direct and indirect."""
+    parents = {t.name: t.parent for t in catalog}
+    above: dict[TableName, set[TableName]] = {}
+    for name in parents:
+        above[name] = set()
+        at = name
+        while (parent := parents.get(at)) is not None:
+            above[name].add(parent)
+            at = parent
+    return above
+
+
+def _not_logged(table: Table) -> Complaint | None:
+    """Return why the rows of this table never reach the write-ahead log."""
+    if table.kind == "f":
+        return Complaint(table.name, "is a foreign table", "its rows live elsewhere; left out")
+    if table.persistence == "u" and table.kind == "r":
+        return Complaint(table.name, "is unlogged", "PostgreSQL does not log its rows; left out")
+    return None
+
+
+def _faults(table: Table) -> Iterable[Complaint]:
+    """Yield why the rows of this table cannot be carried truly."""
+    name = table.name
+    if not table.key:
+        yield Complaint(name, "has no primary key", f"ALTER TABLE {name} ADD PRIMARY KEY (…), "
+                        "or exclude it")  # fmt: skip
+    elif not table.key_immediate and table.replica_identity == "d":
+        # PostgreSQL does not take a deferrable key as replica identity and then refuses UPDATE
+        # and DELETE on a published table.
+        yield Complaint(name, "has a deferrable primary key",
+                        f"ALTER TABLE {name} REPLICA IDENTITY FULL, or exclude it")  # fmt: skip
+    if table.replica_identity not in ("d", "f"):
+        named = {"n": "NOTHING", "i": "USING INDEX"}.get(table.replica_identity, "unknown")
+        yield Complaint(name, f"has REPLICA IDENTITY {named}",
+                        f"ALTER TABLE {name} REPLICA IDENTITY DEFAULT, or exclude it")  # fmt: skip
+    for column in table.columns:
+        if column.base == "time with time zone":
+            yield Complaint(name, f"has the column {column.name} of type {column.type}, whose "
+                            "offset Debezium drops", "use timestamptz, or exclude it")  # fmt: skip

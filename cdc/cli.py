@@ -8,6 +8,7 @@ import traceback
 import click
 
 from cdc import __version__
+from cdc.commands.local import local
 from cdc.commands.options import Common, common
 from cdc.errors import CdcError
 
@@ -20,6 +21,9 @@ EXIT_DEFECT = 70
 @common
 def cdc(said: Common) -> None:
     """Keep PostgreSQL replicas identical through Debezium and Kafka."""
+
+
+cdc.add_command(local)
 
 
 def main() -> None:

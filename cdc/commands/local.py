@@ -67,7 +67,7 @@ def up(
     "--purge", is_flag=True, help="Remove the data and everything else of the stack, too."
 )
 @common
-def down(said: Common, folder: Path, *, purge: bool) -> None:
+def down(_said: Common, folder: Path, *, purge: bool) -> None:
     """Stop the stack; its data stays."""
     stack.down(folder, purge=purge, note=note)
 
@@ -95,7 +95,7 @@ def status(said: Common, folder: Path) -> int:
     help="Lines of each.",
 )
 @common
-def logs(said: Common, folder: Path, component: str | None, lines: int) -> None:
+def logs(_said: Common, folder: Path, component: str | None, lines: int) -> None:
     """Show the end of a component's log, or of all."""
     where = Layout(folder.absolute())
     for name in _chosen(component, stack.component_names(where.read())):
@@ -107,14 +107,14 @@ def logs(said: Common, folder: Path, component: str | None, lines: int) -> None:
 @click.argument("server")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @common
-def psql(said: Common, folder: Path, server: str, arguments: tuple[str, ...]) -> None:
+def psql(_said: Common, folder: Path, server: str, arguments: tuple[str, ...]) -> None:
     """Open psql as superuser on SERVER (primary, r1 …); ARGUMENTS go to psql."""
     found = stack.status(folder)
     servers = {"primary": found.primary, **found.replicas}
     dsn = servers[_chosen(server, list(servers))[0]]
     program = artifacts.fetch(artifacts.cache_folder(), note).postgres_bin / "psql"
     sys.stdout.flush()
-    os.execv(program, ["psql", "-d", dsn, *arguments])
+    os.execv(program, ["psql", "-d", dsn, *arguments])  # noqa: S606 -- psql takes the terminal
 
 
 def emit_status(said: Common, found: Status) -> None:

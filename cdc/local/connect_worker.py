@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import secrets
@@ -13,7 +12,6 @@ from pathlib import Path
 import requests
 
 from cdc import resources
-from cdc.errors import InstallationError
 from cdc.local import jvm
 from cdc.local.layout import Layout, State
 from cdc.local.processes import Launch
@@ -52,8 +50,7 @@ class ConnectWorker:
         shutil.rmtree(self.layout.plugins, ignore_errors=True)
         folder = self.layout.plugins / "debezium-connector-postgres"
         shutil.copytree(self.debezium, folder, copy_function=_link)
-        with contextlib.suppress(InstallationError):
-            shutil.copy2(resources.path(CAPTURE_JAR), folder)
+        shutil.copy2(resources.path(CAPTURE_JAR), folder)
 
     def launch(self) -> Launch:
         argv = (
@@ -72,9 +69,7 @@ class ConnectWorker:
                 or root.json()["kafka_cluster_id"] != self.state.cluster_id
             ):
                 return False
-            return (
-                requests.get(f"{self.address}/health", timeout=5).status_code == requests.codes.ok
-            )
+            return bool(requests.get(f"{self.address}/health", timeout=5).ok)
         except (requests.RequestException, ValueError, KeyError):
             return False
 

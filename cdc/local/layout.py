@@ -123,7 +123,7 @@ class Layout:
     def remove(self, state: State) -> None:
         """Remove everything a stack has made here, and the directory once it is empty."""
         shutil.rmtree(state.servers, ignore_errors=True)
-        for name in ("logs", "run", "etc", "data", "plugins", "postgres"):
+        for name in ("logs", "run", "etc", "data", "plugins", "postgres", "state"):
             path = self.folder / name
             if path.is_symlink():
                 path.unlink()
@@ -227,9 +227,8 @@ def _servers(layout: Layout) -> Path:
     if usable_by(layout.folder, owner()):
         inside.mkdir(exist_ok=True)
         return inside
-    roots = [
-        root for root in (Path("/var/tmp"), Path(tempfile.gettempdir())) if usable_by(root, owner())
-    ]
+    shared = (Path("/var/tmp"), Path(tempfile.gettempdir()))  # noqa: S108 -- the name is unguessable
+    roots = [root for root in shared if usable_by(root, owner())]
     if not roots:
         raise InstallationError(
             f"the user PostgreSQL runs as cannot enter {layout.folder}",

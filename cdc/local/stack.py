@@ -189,24 +189,20 @@ def _start(
 ) -> None:
     name, began = component.name, time.monotonic()
     log = where.log(name)
-    process = processes.recorded(where.pid_file(name))
     since = log.stat().st_size if log.exists() else 0
-    if found := process:
-        since = max(0, since - 4000)
-    else:
+    running = processes.recorded(where.pid_file(name))
+    if running is None:
         component.prepare()
         if failed.is_set():
-            return None
+            return
         started.append(component)
-        found = processes.start(component.launch(), log, where.pid_file(name))
-    if not _answers(component, found, failed):
-        return _report(component, found, log, since, failed)
-    component.settle()
-    note(
-        f"  {name:<8} "
-        + ("runs already" if process else f"{time.monotonic() - began:5.1f} s  pid {found.pid}")
-    )
-    return None
+    process = running or processes.start(component.launch(), log, where.pid_file(name))
+    if _answers(component, process, failed):
+        component.settle()
+        took = f"{time.monotonic() - began:5.1f} s  pid {process.pid}"
+        note(f"  {name:<8} {'runs already' if running else took}")
+    elif not (failed.is_set() and process.alive()):
+        raise _not_started(component, process, processes.tail(log, 15, 0 if running else since))
 
 
 def _answers(component: Component, process: Process, failed: threading.Event) -> bool:
@@ -219,22 +215,15 @@ def _answers(component: Component, process: Process, failed: threading.Event) ->
     return False
 
 
-def _report(
-    component: Component, process: Process, log: Path, since: int, failed: threading.Event
-) -> None:
-    """Raise what happened to the component, unless it only stopped waiting for another's failure."""
-    if failed.is_set() and process.alive():
-        return
-    happened = (
-        f"did not answer within {START_TIMEOUT:.0f} s"
-        if process.alive()
-        else "ended while starting"
-    )
-    end = "\n".join("    " + line for line in processes.tail(log, 15, since).splitlines())
-    raise InstallationError(
-        f"{component.name} {happened}; the end of {log}:\n{end}",
+def _not_started(component: Component, process: Process, log_end: str) -> InstallationError:
+    late = f"did not answer within {START_TIMEOUT:.0f} s"
+    happened = late if process.alive() else "ended while starting"
+    lines = "\n".join("    " + line for line in log_end.splitlines())
+    return InstallationError(
+        f"{component.name} {happened}; the end of its log:\n{lines}",
         safe="what this command started has been stopped again; data is kept",
-        next="mend the cause and run `cdc local up` again, or begin anew after `cdc local down --purge`",
+        next="mend the cause and run `cdc local up` again, or begin anew after "
+        "`cdc local down --purge`",
     )
 
 

@@ -8,8 +8,14 @@ import traceback
 import click
 
 from cdc import __version__
+from cdc.commands.bootstrap import bootstrap
+from cdc.commands.connectors import connectors
 from cdc.commands.local import local
 from cdc.commands.options import Common, common
+from cdc.commands.run import run
+from cdc.commands.status import status
+from cdc.commands.setup import setup
+from cdc.commands.wait import wait
 from cdc.errors import CdcError
 
 #: sysexits.h EX_SOFTWARE: a defect of this program, not of its input.
@@ -23,7 +29,13 @@ def cdc(said: Common) -> None:
     """Keep PostgreSQL replicas identical through Debezium and Kafka."""
 
 
+cdc.add_command(bootstrap)
+cdc.add_command(connectors)
 cdc.add_command(local)
+cdc.add_command(run)
+cdc.add_command(status)
+cdc.add_command(setup)
+cdc.add_command(wait)
 
 
 def main() -> None:

@@ -1,0 +1,147 @@
+"""Batches: whole source transactions collected until it is worth writing them.
+
+Without a timer: what has arrived is written, up to a limit of rows and bytes. A source transaction
+larger than the limit leaves in pieces, which the replicator writes in one open transaction.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from cdc.config import Apply as Limits
+from cdc.events import Change, End
+from cdc.ledger import Apply, Commit, Restart
+from cdc.names import TableName
+from cdc.position import Coverage, HeartbeatContent
+
+
+class Torn(Exception):  # noqa: N818 -- the replicator starts again from the position
+    """A transaction of which pieces were written begins again."""
+
+
+class Held(Exception):  # noqa: N818 -- the replicator waits
+    """A table is being copied; its events must wait for the copy's snapshot LSN."""
+
+    def __init__(self, table: TableName) -> None:
+        super().__init__(str(table))
+        self.table = table
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Transaction:
+    """A source transaction that is whole; `contained` ones only move the position."""
+
+    end: End
+    changes: list[Change]
+    heartbeat: HeartbeatContent | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Batch:
+    """What one write takes: `ends` is empty for a piece of a transaction still open."""
+
+    changes: list[Change]
+    ends: list[End]
+    heartbeat: HeartbeatContent | None
+    skipped: int
+
+
+@dataclasses.dataclass(slots=True)
+class Buffer:
+    """Collects the ledger's steps into batches within `limits`.
+
+    `coverage` tells, per table, up to which commit its copy holds the rows already.
+    """
+
+    limits: Limits
+    coverage: dict[TableName, Coverage]
+    whole: list[Transaction] = dataclasses.field(default_factory=list)
+    open: list[Change] = dataclasses.field(default_factory=list)
+    heartbeat: HeartbeatContent | None = None
+    written: bool = False
+    rows: int = 0
+    size: int = 0
+
+    def add(self, step: Apply | Commit | Restart) -> None:
+        """Take the next step; raises Torn when written pieces would have to be taken back."""
+        match step:
+            case Apply(change):
+                self.open.append(change)
+                self.rows += 1
+                self.size += change.size
+            case Restart():
+                if self.written:
+                    raise Torn
+                self.drop_open()
+            case Commit(end, contained):
+                if contained:
+                    self.drop_open()
+                self.whole.append(Transaction(end, self.open, self.heartbeat))
+                self.open, self.heartbeat, self.written = [], None, False
+
+    def drop_open(self) -> None:
+        self.rows -= len(self.open)
+        self.size -= sum(change.size for change in self.open)
+        self.open, self.heartbeat = [], None
+
+    @property
+    def full(self) -> bool:
+        return self.rows >= self.limits.max_batch_rows or self.size >= self.limits.max_batch_bytes
+
+    def take(self) -> Batch | None:
+        """Return all whole transactions, or None; raises Held for the first that must wait.
+
+        Transactions before a held one are returned first; the next call raises.
+        """
+        changes: list[Change] = []
+        skipped = 0
+        done: list[Transaction] = []
+        for transaction in self.whole:
+            try:
+                wanted = [c for c in transaction.changes if self._wanted(c, transaction.end.lsn)]
+            except Held:
+                if not done:
+                    raise
+                break
+            changes += wanted
+            skipped += len(transaction.changes) - len(wanted)
+            done.append(transaction)
+        if not done:
+            return None
+        self._release(done)
+        heartbeats = [t.heartbeat for t in done if t.heartbeat]
+        return Batch(
+            changes, [t.end for t in done], heartbeats[-1] if heartbeats else None, skipped
+        )
+
+    def take_piece(self, end_lsn: int) -> Batch:
+        """Return what is there of the open transaction, which ends at `end_lsn` or later."""
+        wanted = [c for c in self.open if self._wanted(c, end_lsn)]
+        skipped = len(self.open) - len(wanted)
+        self.rows = self.size = 0
+        self.open, self.written = [], True
+        return Batch(wanted, [], None, skipped)
+
+    def needs_end(self, at_least: int) -> bool:
+        """Tell whether the open transaction's END decides about an event of it.
+
+        `at_least` is the least it can be: any copy made at or before it holds none of the rows.
+        """
+        found = (self.coverage.get(c.table) for c in self.open)
+        return any(c is not None and (c.snapshot_lsn or at_least) > at_least for c in found)
+
+    def _wanted(self, change: Change, end_lsn: int) -> bool:
+        covered = self.coverage.get(change.table)
+        if covered is None:
+            return False
+        if covered.snapshot_lsn is not None and end_lsn <= covered.snapshot_lsn:
+            return False
+        if covered.state != "copied":
+            raise Held(change.table)
+        return True
+
+    def _release(self, done: list[Transaction]) -> None:
+        del self.whole[: len(done)]
+        for transaction in done:
+            self.rows -= len(transaction.changes)
+            self.size -= sum(change.size for change in transaction.changes)

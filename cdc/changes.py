@@ -1,0 +1,202 @@
+"""Table changes: the net effect of a batch, per table and key, as a pure function.
+
+Within one batch the last state of each key is what counts, so many events become one row to write.
+A primary-key change and a truncate are barriers for their table: what came before is written first,
+the event runs alone, then the table starts anew. Tables do not wait for each other: foreign keys do
+not fire in the apply session, and all of a batch becomes visible at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+from cdc.events import UNCHANGED, Change, Row
+from cdc.names import TableName
+
+Key = tuple[str, ...]
+
+
+class Unmergeable(Exception):  # noqa: N818 -- asks for the row-by-row path, it is no error
+    """The events of a key do not follow each other as PostgreSQL's would; nothing is assumed."""
+
+
+@dataclasses.dataclass(slots=True)
+class TableChanges:
+    """The net change of one table between two barriers; every key stands in one of the four.
+
+    `inserts` keys did not exist before, `updates` keys did (columns that are UNCHANGED keep their
+    value), `deletes` keys did and shall not, `gone` keys were inserted and deleted again.
+    """
+
+    table: TableName
+    inserts: dict[Key, Row] = dataclasses.field(default_factory=dict)
+    updates: dict[Key, Row] = dataclasses.field(default_factory=dict)
+    deletes: set[Key] = dataclasses.field(default_factory=set)
+    gone: set[Key] = dataclasses.field(default_factory=set)
+
+    def insert(self, key: Key, row: Row) -> None:
+        if UNCHANGED in row.values():
+            raise Unmergeable(f"{self.table}: key {key} inserted without all its values")
+        if key in self.inserts or key in self.updates:
+            raise Unmergeable(f"{self.table}: key {key} inserted while it exists")
+        if key in self.deletes:
+            self.deletes.discard(key)
+            self.updates[key] = row
+        else:
+            self.gone.discard(key)
+            self.inserts[key] = row
+
+    def update(self, key: Key, row: Row) -> None:
+        if key in self.inserts:
+            self.inserts[key] = _merged(self.inserts[key], row)
+        elif key in self.updates:
+            self.updates[key] = _merged(self.updates[key], row)
+        elif key in self.deletes or key in self.gone:
+            raise Unmergeable(f"{self.table}: key {key} updated after it was deleted")
+        else:
+            self.updates[key] = row
+
+    def delete(self, key: Key) -> None:
+        if self.inserts.pop(key, None) is not None:
+            self.gone.add(key)
+        elif key in self.deletes or key in self.gone:
+            raise Unmergeable(f"{self.table}: key {key} deleted twice")
+        else:
+            self.updates.pop(key, None)
+            self.deletes.add(key)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KeyChange:
+    """One row gets another key: `UPDATE … SET key = new`, so that its TOAST values stay."""
+
+    delete: Change
+    insert: Change
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Truncate:
+    """Tables emptied by one TRUNCATE statement."""
+
+    tables: tuple[TableName, ...]
+    change: Change
+
+
+Step = TableChanges | KeyChange | Truncate
+
+
+def events(changes: Iterable[Change]) -> list[Change | KeyChange | Truncate]:
+    """Join what Debezium takes apart: a key change is sent as `d` and `c`, a TRUNCATE per table.
+
+    The halves of a key change share their LSN, because they are one WAL record; no other delete
+    and insert do (docs/capture.md).
+    """
+    joined: list[Change | KeyChange | Truncate] = []
+    for change in changes:
+        last = joined[-1] if joined else None
+        if (
+            change.op == "c"
+            and isinstance(last, Change)
+            and _same_record(last, change)
+            and last.op == "d"
+        ):
+            joined[-1] = KeyChange(last, change)
+        elif change.op == "t" and isinstance(last, Truncate) and last.change.lsn == change.lsn:
+            joined[-1] = Truncate((*last.tables, change.table), last.change)
+        elif change.op == "t":
+            joined.append(Truncate((change.table,), change))
+        else:
+            joined.append(change)
+    return joined
+
+
+def plan(changes: Iterable[Change], keys: Mapping[TableName, tuple[str, ...]]) -> list[Step]:
+    """Return the steps that together have the effect of `changes`, in an order that gives it.
+
+    `keys` are the replica's key columns per table. Raises Unmergeable where the events of a key
+    contradict each other, KeyError where a row lacks a key column.
+    """
+    steps: list[Step] = []
+    pending: dict[TableName, TableChanges] = {}
+
+    def flush(table: TableName) -> None:
+        if table in pending:
+            steps.append(pending.pop(table))
+
+    for event in events(changes):
+        match event:
+            case KeyChange(delete, _):
+                flush(delete.table)
+                steps.append(event)
+            case Truncate(tables, _):
+                for table in tables:
+                    flush(table)
+                steps.append(event)
+            case Change(op="u") if _moves(event, keys[event.table]):
+                flush(event.table)
+                steps.append(KeyChange(event, event))
+            case Change():
+                net = pending.setdefault(event.table, TableChanges(event.table))
+                _merge(net, event, keys[event.table])
+    steps.extend(pending.values())
+    return steps
+
+
+def key_of(change: Change, columns: tuple[str, ...]) -> Key:
+    """Return the address of the row: `before` (else `after`) on the replica's own key columns."""
+    image = change.after if change.before is None else change.before
+    return tuple(_key_value(image or {}, column) for column in columns)
+
+
+def addressed(change: Change, columns: tuple[str, ...]) -> Row:
+    """Return the row after an update whose key stays, with the key columns always given.
+
+    A key value stored out of line is UNCHANGED in `after`; PostgreSQL then logs it in `before`.
+    """
+    after = change.after or {}
+    if change.before is None:
+        return after
+    return {**after, **dict(zip(columns, new_key_of(change, columns), strict=True))}
+
+
+def new_key_of(change: Change, columns: tuple[str, ...]) -> Key:
+    """Return the key the row has after `change`; an unchanged column keeps the value of `before`."""
+    after, before = change.after or {}, change.before or {}
+    return tuple(
+        _key_value(before if after.get(column) is UNCHANGED else after, column)
+        for column in columns
+    )
+
+
+def _key_value(image: Row, column: str) -> str:
+    value = image[column]
+    if not isinstance(value, str):
+        raise KeyError(column)
+    return value
+
+
+def _moves(change: Change, columns: tuple[str, ...]) -> bool:
+    """Tell whether an update gives the row another key, as REPLICA IDENTITY FULL may show it."""
+    return change.before is not None and key_of(change, columns) != new_key_of(change, columns)
+
+
+def _merge(net: TableChanges, change: Change, columns: tuple[str, ...]) -> None:
+    key = key_of(change, columns)
+    if change.op == "d":
+        net.delete(key)
+    elif change.op == "c":
+        net.insert(key, change.after or {})
+    else:
+        net.update(key, addressed(change, columns))
+
+
+def _same_record(first: Change, second: Change) -> bool:
+    return first.lsn == second.lsn and first.table == second.table and first.txid == second.txid
+
+
+def _merged(older: Row, newer: Row) -> Row:
+    return {
+        column: older.get(column, UNCHANGED) if value is UNCHANGED else value
+        for column, value in newer.items()
+    }

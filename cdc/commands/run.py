@@ -1,0 +1,67 @@
+"""`cdc run`: the replication daemon of one replica."""
+
+from __future__ import annotations
+
+import contextlib
+
+import click
+import psycopg
+
+from cdc import barrier, daemon, logs, position, postgres
+from cdc.commands.options import Common, common
+from cdc.config import Config
+from cdc.errors import CdcError, Halt
+from cdc.replicator import Replicator
+from cdc.signals import stopping
+
+
+@click.command()
+@click.option(
+    "--until-caught-up",
+    is_flag=True,
+    help="Stop when everything is applied that was committed on the primary when this began.",
+)
+@common
+def run(said: Common, *, until_caught_up: bool) -> None:
+    """Apply the stream to a replica, until stopped.
+
+    SIGTERM or SIGINT ends it at a transaction boundary with exit code 0; a second one kills it.
+    Exit code 1: halted, a person is needed; the message says what happened and what to do.
+    """
+    config = said.load()
+    replica = said.one_replica(config)
+    logs.configure(said.verbose)
+    until = _committed_now(config) if until_caught_up else None
+    state, error = "stopped", None
+    with stopping() as stop:
+        try:
+            Replicator(config, replica, stop).run(until)
+        except Halt as halt:
+            halt.at(replica=replica)
+            state, error = "halted", str(halt)
+            raise
+        finally:
+            _record(config, replica, state, error)
+
+
+def _committed_now(config: Config) -> int:
+    """Return an LSN at or after every commit so far, and before that of a barrier just written."""
+    application = config.application_name("primary", "barrier")
+    with contextlib.closing(
+        postgres.connect(config.primary.dsn, application, autocommit=True)
+    ) as conn:
+        return barrier.emit(conn).lsn
+
+
+def _record(config: Config, replica: str, state: str, error: str | None) -> None:
+    """Leave the last state on the replica for `cdc status`; the log has it in any case."""
+    with contextlib.suppress(CdcError, psycopg.Error):
+        with contextlib.closing(
+            postgres.connect(
+                config.replica(replica).dsn,
+                config.application_name(replica, "state"),
+                autocommit=True,
+            )
+        ) as conn:
+            if position.lock_holder(conn, config.name) is None:  # else another daemon has its say
+                daemon.record(conn, config.name, state, error)

@@ -1,0 +1,294 @@
+"""Change events: what one record of the topic says.
+
+A record is Debezium's JSON without schema as the exact profile writes it (docs/capture.md): row
+images are PostgreSQL's own text, one object per row, `null` for NULL. `decode` turns it into one
+of the event types below or raises MalformedRecord; it never guesses.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import enum
+from typing import Final, Literal
+
+import msgspec
+
+from cdc.errors import MalformedRecord
+from cdc.names import TableName
+
+HEARTBEAT_PREFIX = "cdc.heartbeat"
+BARRIER_PREFIX = "cdc.barrier"
+
+
+class Unchanged(enum.Enum):
+    """The value of a column whose unchanged, out-of-line (TOAST) value the WAL does not repeat."""
+
+    UNCHANGED = "unchanged"
+
+    def __repr__(self) -> str:
+        return "UNCHANGED"
+
+
+UNCHANGED: Final = Unchanged.UNCHANGED
+
+Value = str | None | Literal[Unchanged.UNCHANGED]
+Row = dict[str, Value]
+
+
+# Structs rather than dataclasses: one is made per row, and msgspec makes them several times faster.
+class Record(msgspec.Struct, frozen=True):
+    """A record as it lies in the topic; `offset` is its own, the next to read is one more."""
+
+    topic: str
+    partition: int
+    offset: int
+    leader_epoch: int | None
+    value: bytes | None
+
+
+class Begin(msgspec.Struct, frozen=True):
+    """The start of a source transaction."""
+
+    txid: int
+    offset: int
+
+
+class End(msgspec.Struct, frozen=True):
+    """The end of a source transaction: its commit.
+
+    `lsn` is the end of the commit record. `counts` are events per `schema.table`, logical messages
+    left out; `total` includes them. `commit_ms` is the commit time in milliseconds since 1970.
+    """
+
+    txid: int
+    lsn: int
+    total: int
+    counts: dict[str, int]
+    commit_ms: int
+    offset: int
+    leader_epoch: int | None
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One row inserted, updated, deleted, or a table truncated.
+
+    `previous` is the end LSN of the transaction captured before (Debezium's `source.sequence[0]`),
+    `order` the event's number within its transaction, from 1, `size` the record's bytes.
+    """
+
+    op: Literal["c", "u", "d", "t"]
+    table: TableName
+    before: Row | None
+    after: Row | None
+    txid: int
+    lsn: int
+    previous: int | None
+    order: int
+    offset: int
+    size: int
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A logical message (pg_logical_emit_message); `txid` is None for a non-transactional one."""
+
+    prefix: str
+    content: bytes
+    txid: int | None
+    lsn: int
+    previous: int | None
+    order: int | None
+    offset: int
+
+
+class Heartbeat(msgspec.Struct, frozen=True):
+    """Debezium's own heartbeat or a tombstone: says nothing about the primary."""
+
+    offset: int
+
+
+Event = Begin | End | Change | Message | Heartbeat
+
+
+class _Source(msgspec.Struct):
+    schema: str = ""
+    table: str = ""
+    txId: int | None = None  # noqa: N815 -- Debezium's field name
+    lsn: int | None = None
+    sequence: str | None = None
+
+
+class _Block(msgspec.Struct):
+    total_order: int
+
+
+class _Logical(msgspec.Struct):
+    prefix: str
+    content: str
+
+
+class _Count(msgspec.Struct):
+    data_collection: str
+    event_count: int
+
+
+class _Wire(msgspec.Struct):
+    """Every field of every kind of record that is read; unknown ones are tolerated."""
+
+    op: str | None = None
+    before: dict[str, str | None] | None = None
+    after: dict[str, str | None] | None = None
+    source: _Source | None = None
+    transaction: _Block | None = None
+    message: _Logical | None = None
+    status: str | None = None
+    id: str | None = None
+    event_count: int | None = None
+    data_collections: list[_Count] | None = None
+    ts_ms: int | None = None
+
+
+_wire = msgspec.json.Decoder(_Wire)
+_sequence = msgspec.json.Decoder(tuple[str | None, str | None])
+
+#: Debezium counts logical messages under a Java object's name that differs each time.
+_MESSAGE_COLLECTION = "LogicalDecodingMessageId@"
+
+
+def decode(record: Record) -> Event:
+    """Return the event that `record` carries; MalformedRecord if it is not one."""
+    if record.value is None:
+        return Heartbeat(record.offset)
+    try:
+        wire = _wire.decode(record.value)
+        if wire.op is not None:
+            return _row_or_message(wire, record)
+        if wire.status is not None:
+            return _boundary(wire, record)
+    except (msgspec.MsgspecError, ValueError, KeyError, IndexError, RecursionError) as error:
+        raise _malformed(record, str(error)) from error
+    if wire.ts_ms is not None and wire.source is None:
+        return Heartbeat(record.offset)
+    raise _malformed(record, "it is neither a change event, a transaction boundary nor a heartbeat")
+
+
+def _row_or_message(wire: _Wire, record: Record) -> Event:
+    source = wire.source
+    if source is None or source.lsn is None:
+        raise ValueError("it has no source.lsn" if wire.op != "r" else _SNAPSHOT)
+    previous = _previous(source.sequence)
+    order = wire.transaction.total_order if wire.transaction else None
+    if wire.op == "m":
+        if wire.message is None:
+            raise ValueError("a logical message without its content")
+        return Message(
+            wire.message.prefix,
+            _content(wire.message.content),
+            source.txId,
+            source.lsn,
+            previous,
+            order,
+            record.offset,
+        )
+    if wire.op == "r":
+        raise ValueError(_SNAPSHOT)
+    if wire.op not in ("c", "u", "d", "t"):
+        raise ValueError(f"unknown operation {wire.op!r}")
+    if source.txId is None or order is None:
+        raise ValueError("a row without its transaction (provide.transaction.metadata is off?)")
+    if (wire.op in ("c", "u") and wire.after is None) or (wire.op == "d" and wire.before is None):
+        raise ValueError(f"operation {wire.op!r} without its row image")
+    if not source.table or not source.schema:
+        raise ValueError("a row without its table")
+    marked = b"\\u0001" in record.value if record.value else False
+    return Change(
+        wire.op,  # type: ignore[arg-type]  # one of the four, tested above
+        TableName(source.schema, source.table),
+        _unmark(wire.before) if marked else wire.before,  # type: ignore[arg-type]  # dict is invariant
+        _unmark(wire.after) if marked else wire.after,  # type: ignore[arg-type]  # dict is invariant
+        source.txId,
+        source.lsn,
+        previous,
+        order,
+        record.offset,
+        len(record.value or b""),
+    )
+
+
+_SNAPSHOT = (
+    "snapshot events (op r) do not come from commits; fill tables with `cdc bootstrap --table`"
+)
+
+
+def _boundary(wire: _Wire, record: Record) -> Begin | End:
+    txid, _, lsn = (wire.id or "").partition(":")
+    if wire.status == "BEGIN":
+        return Begin(int(txid), record.offset)
+    if wire.status != "END":
+        raise ValueError(f"unknown transaction status {wire.status!r}")
+    if wire.event_count is None or wire.ts_ms is None:
+        raise ValueError("an END without event_count or time")
+    counts = {
+        c.data_collection: c.event_count
+        for c in wire.data_collections or ()
+        if _MESSAGE_COLLECTION not in c.data_collection
+    }
+    return End(
+        int(txid),
+        int(lsn),
+        wire.event_count,
+        counts,
+        wire.ts_ms,
+        record.offset,
+        record.leader_epoch,
+    )
+
+
+def _previous(sequence: str | None) -> int | None:
+    if sequence is None:
+        raise ValueError("it has no source.sequence")
+    first = _sequence.decode(sequence)[0]
+    return None if first is None else int(first)
+
+
+def _content(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"message content is not base64: {error}") from error
+
+
+def _unmark(row: dict[str, str | None] | None) -> Row | None:
+    """Undo the capture plugin's escape: U+0001 alone means unchanged, one in front is dropped."""
+    if row is None:
+        return None
+    return {
+        name: value
+        if value is None or value[:1] != "\x01"
+        else UNCHANGED
+        if value == "\x01"
+        else _strip(value)
+        for name, value in row.items()
+    }
+
+
+def _strip(value: str) -> str:
+    if value[1] != "\x01":
+        raise ValueError(
+            "a value has a single U+0001 in front, which the capture plugin never writes"
+        )
+    return value[1:]
+
+
+def _malformed(record: Record, why: str) -> MalformedRecord:
+    return MalformedRecord(
+        f"a record of the topic cannot be read: {why}",
+        safe="nothing of it was applied, and nothing after it; the replica is consistent as of "
+        "its position",
+        next="run `cdc connectors diff`: the connector must be the shipped one with the capture "
+        "plugin (profile exact), and nobody else may write to the topic; then restart, or "
+        "`cdc bootstrap --overwrite` if foreign records stay in the topic",
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+    )

@@ -1,0 +1,291 @@
+"""The loss ledger: nothing missing, nothing twice, nothing torn.
+
+Debezium frames every source transaction with BEGIN and END, numbers its events, counts them in END,
+and gives each event the END LSN of the transaction captured before (`previous`). Each transaction
+is therefore a link of a chain, and the ledger follows it event by event:
+
+- *Duplicate?* is decided at the first event: its `previous` lies before the last applied END.
+  A duplicate must end at a commit this replica has applied.
+- *Counts*: events are numbered 1..n without a gap and END's totals agree, per table too.
+- *Chain*: a new transaction's `previous` is the END of the one before it.
+
+What cannot be accounted for raises BrokenStream before anything of it is committed.
+Sources of the rules: docs/decisions.md ("The ledger").
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections import Counter, deque
+from collections.abc import Iterable
+
+from cdc import lsn as lsns
+from cdc.errors import BrokenStream
+from cdc.events import Begin, Change, End, Event, Heartbeat, Message
+from cdc.position import RING
+
+
+class Verdict(enum.Enum):
+    UNDECIDED = "no event seen yet"
+    NEW = "the next link of the chain"
+    FIRST = "the first since the bootstrap: whether the snapshot holds it is known at its END"
+    DUPLICATE = "applied before"
+
+
+@dataclasses.dataclass(slots=True)
+class Open:
+    """A transaction whose END has not been read."""
+
+    txid: int
+    offset: int
+    verdict: Verdict = Verdict.UNDECIDED
+    total: int = 0
+    counts: Counter[str] = dataclasses.field(default_factory=Counter)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Apply:
+    """A row event of a transaction that is not a duplicate."""
+
+    change: Change
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Commit:
+    """A new transaction is whole; `contained` if the bootstrap's snapshot already holds it."""
+
+    end: End
+    contained: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Restart:
+    """The open transaction begins again; what was kept of it must be dropped."""
+
+    txid: int
+
+
+@dataclasses.dataclass(eq=False)
+class Incomplete(Exception):  # noqa: N818 -- a finding that the replicator looks into, not yet an error
+    """An END whose counts do not match; the transaction may come again whole further on."""
+
+    end: End
+    seen: int
+    begin_offset: int
+    detail: str
+
+
+Step = Apply | Commit | Restart | Message | None
+
+
+class Ledger:
+    """Follows the chain from the last applied commit.
+
+    `applied` is that commit's END LSN (after a bootstrap: the snapshot's LSN), `ring` the last
+    applied (txid, END LSN) pairs, oldest first; an empty ring means nothing was applied since the
+    bootstrap.
+    """
+
+    def __init__(self, applied: int, ring: Iterable[tuple[int, int]]) -> None:
+        self.applied = applied
+        self.ring: deque[tuple[int, int]] = deque(ring, RING)
+        self._open: dict[int, Open] = {}
+        self._alias: int | None = None
+
+    def undecided(self, txid: int) -> bool:
+        """Tell whether only the END of `txid` decides if the bootstrap's snapshot holds it."""
+        opened = self._open.get(txid)
+        return opened is not None and opened.verdict is Verdict.FIRST
+
+    def accept(self, event: Event) -> Step:
+        """Account for the next event of the log and say what is to be done about it.
+
+        Raises BrokenStream, or Incomplete for an END with wrong counts.
+        """
+        match event:
+            case Change():
+                return self._change(event)
+            case Begin():
+                return self._begin(event)
+            case End():
+                return self._end(event)
+            case Message():
+                return self._message(event)
+            case Heartbeat():
+                return None
+
+    def _begin(self, event: Begin) -> Step:
+        again = self._open.get(event.txid)
+        self._open[event.txid] = Open(event.txid, event.offset)
+        if again is not None and again.verdict in (Verdict.NEW, Verdict.FIRST):
+            return Restart(event.txid)
+        return None
+
+    def _change(self, event: Change) -> Step:
+        opened = self._count(event.txid, event.previous, event.order, event.offset, event.lsn)
+        if opened is None or opened.verdict is Verdict.DUPLICATE:
+            return None
+        opened.counts[f"{event.table.schema}.{event.table.name}"] += 1
+        return Apply(event)
+
+    def _message(self, event: Message) -> Step:
+        if event.txid is None:
+            # It takes the place of the last END in the next event's `previous` (measured).
+            # `previous` of the message itself names nothing, so the END before it is checked then.
+            self._alias = event.lsn
+            return event
+        opened = self._count(event.txid, event.previous, event.order, event.offset, event.lsn)
+        return event if opened is not None and opened.verdict is not Verdict.DUPLICATE else None
+
+    def _count(
+        self, txid: int, previous: int | None, order: int | None, offset: int, lsn: int
+    ) -> Open | None:
+        opened = self._open.get(txid)
+        if opened is None:
+            if any(txid == applied for applied, _ in self.ring):
+                return None
+            raise _broken(
+                f"an event of transaction {txid} comes without the transaction's beginning",
+                txid=txid,
+                offset=offset,
+                lsn=lsn,
+            )
+        if opened.verdict is Verdict.UNDECIDED:
+            opened.verdict = self._verdict(opened, previous, lsn)
+        if opened.verdict is Verdict.DUPLICATE:
+            return opened
+        opened.total += 1
+        if order != opened.total:
+            raise _broken(
+                f"events of transaction {txid} are missing or repeated: number {order} came where "
+                f"{opened.total} was due",
+                txid=txid,
+                offset=offset,
+                lsn=lsn,
+            )
+        return opened
+
+    def _verdict(self, opened: Open, previous: int | None, lsn: int) -> Verdict:
+        if previous is None:
+            if any(opened.txid == applied for applied, _ in self.ring):
+                return Verdict.DUPLICATE
+            raise _broken(
+                "the connector started without knowing what it sent before (its offsets were "
+                "deleted, or the replication slot was made anew), so what was committed in between "
+                "may be missing",
+                txid=opened.txid,
+                offset=opened.offset,
+                lsn=lsn,
+            )
+        if not self.ring and previous <= self.applied:
+            return Verdict.FIRST
+        if previous < self.applied:
+            return Verdict.DUPLICATE
+        others = [t for t in self._open.values() if t.verdict in (Verdict.NEW, Verdict.FIRST)]
+        if previous in (self.applied, self._alias) and not others:
+            return Verdict.NEW
+        raise _broken(
+            f"transactions are missing: transaction {opened.txid} follows the commit that ends at "
+            f"{lsns.show(previous)}, but the last one in the topic ends at {lsns.show(self.applied)}",
+            txid=opened.txid,
+            offset=opened.offset,
+            lsn=lsn,
+        )
+
+    def _end(self, event: End) -> Step:
+        opened = self._open.pop(event.txid, None)
+        if opened is None:
+            if event.lsn <= self.applied:
+                return None
+            raise _broken(
+                f"transaction {event.txid} ends without having begun",
+                txid=event.txid,
+                offset=event.offset,
+                lsn=event.lsn,
+            )
+        if opened.verdict is Verdict.UNDECIDED:
+            opened.verdict = self._empty(event)
+        if opened.verdict is Verdict.DUPLICATE:
+            self._known_duplicate(event)
+            return None
+        counted = +opened.counts
+        if (
+            event.total != opened.total
+            or any(counted[table] != count for table, count in event.counts.items())
+            or any(table not in event.counts for table in counted)
+        ):
+            raise Incomplete(
+                event,
+                opened.total,
+                opened.offset,
+                f"its END counts {event.total} events, {opened.total} came",
+            )
+        if opened.verdict is Verdict.FIRST and event.lsn <= self.applied:
+            return Commit(event, contained=True)
+        if event.lsn <= self.applied:
+            raise _broken(
+                f"transaction {event.txid} follows the last applied commit and yet ends before it",
+                txid=event.txid,
+                offset=event.offset,
+                lsn=event.lsn,
+            )
+        self.applied = event.lsn
+        self._alias = None
+        self.ring.append((event.txid, event.lsn))
+        return Commit(event, contained=False)
+
+    def _empty(self, event: End) -> Verdict:
+        """Judge a transaction without events: it touched only tables that are not captured."""
+        if event.total:
+            return Verdict.NEW  # its events are missing; the counts will say so
+        if event.lsn > self.applied:
+            if any(t.verdict in (Verdict.NEW, Verdict.FIRST) for t in self._open.values()):
+                raise _broken(
+                    f"transaction {event.txid} ends inside another one",
+                    txid=event.txid,
+                    offset=event.offset,
+                    lsn=event.lsn,
+                )
+            return Verdict.NEW
+        return Verdict.FIRST if not self.ring else Verdict.DUPLICATE
+
+    def _known_duplicate(self, event: End) -> None:
+        if event.lsn > self.applied:
+            raise _broken(
+                f"transaction {event.txid} was sent before and now ends later, at "
+                f"{lsns.show(event.lsn)}, than anything applied",
+                txid=event.txid,
+                offset=event.offset,
+                lsn=event.lsn,
+            )
+        oldest = self.ring[0][1] if self.ring else event.lsn + 1
+        if event.lsn >= oldest and (event.txid, event.lsn) not in self.ring:
+            raise _broken(
+                f"transaction {event.txid} comes late: later ones were applied without it",
+                txid=event.txid,
+                offset=event.offset,
+                lsn=event.lsn,
+            )
+
+
+def incomplete(found: Incomplete) -> BrokenStream:
+    """Return the error for an END with wrong counts that does not come again."""
+    return _broken(
+        f"transaction {found.end.txid} is not whole in the topic: {found.detail}, and no later "
+        "copy of it is in the topic",
+        txid=found.end.txid,
+        offset=found.end.offset,
+        lsn=found.end.lsn,
+    )
+
+
+def _broken(what: str, **place: int | None) -> BrokenStream:
+    return BrokenStream(
+        what,
+        safe="nothing of it was applied, and nothing after it; the replica is consistent as of "
+        "its position",
+        next="look at `cdc connectors status`; if the transaction does not come again by itself, "
+        "fill the replica anew: `cdc bootstrap --overwrite`",
+        **place,
+    )

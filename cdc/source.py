@@ -1,0 +1,185 @@
+"""Records out of the stream's topic, from exactly where the replica is.
+
+The consumer is assigned, never subscribed: the position lives on the replica, and Kafka's own group
+commit is done only so that ordinary lag tools show something.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from cdc import topic
+from cdc.config import Config
+from cdc.errors import PositionLost
+from cdc.events import Record
+from cdc.position import Position
+
+#: The stream's topic has one partition: only that keeps the order of commits.
+PARTITION = 0
+
+#: Seconds between group commits; they carry no meaning for correctness.
+_GROUP_COMMIT_EVERY = 5.0
+
+_LOST = frozenset(
+    {
+        KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001 -- the library's spelling of a public code
+        KafkaError._LOG_TRUNCATION,  # noqa: SLF001 -- as above
+        KafkaError.OFFSET_OUT_OF_RANGE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001 -- as above
+        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 -- as above
+    }
+)
+
+_SAFE = "nothing was skipped; the replica is consistent as of its position"
+_AGAIN = "fill the replica anew: `cdc bootstrap --overwrite`"
+
+
+class Source:
+    """Reads the topic of `config` for the consumer group `group`."""
+
+    def __init__(self, config: Config, group: str, on_trouble: Callable[[str], None]) -> None:
+        self._config = config
+        self._on_trouble = on_trouble
+        self._consumer = Consumer(
+            {
+                "log_level": 2,
+                # One prefetch queue bounds memory under any backlog.
+                "queued.max.messages.kbytes": 16_384,
+                "queued.min.messages": 10_000,
+                **config.kafka.options,
+                **_fixed(config, group),
+                "error_cb": lambda error: on_trouble(f"Kafka: {error.str()}"),
+            }
+        )
+        self._committed_at = 0.0
+
+    def seek(self, position: Position) -> None:
+        """Go to the position; PositionLost if the topic is not the one it was taken from."""
+        found = topic.describe(self._config)
+        if found.partitions != 1:
+            raise self._lost(
+                f"the topic has {found.partitions} partitions; order across partitions is lost",
+                "make the topic anew with one partition (`cdc setup`) and fill the replicas again",
+            )
+        if found.topic_id != position.topic_id:
+            raise self._lost(
+                "the topic was deleted and made anew since this replica was filled", _AGAIN
+            )
+        self._assign(position.next_offset, position.leader_epoch)
+
+    def rewind(self, offset: int) -> None:
+        """Go back (or on) to `offset` of the same log."""
+        self._assign(offset, None)
+
+    def _assign(self, offset: int, epoch: int | None) -> None:
+        at = TopicPartition(
+            self._config.topic, PARTITION, offset, leader_epoch=-1 if epoch is None else epoch
+        )
+        self._consumer.assign([at])
+
+    def read(self, most: int, timeout: float) -> list[Record]:
+        """Return up to `most` records: what is there, waiting `timeout` seconds for the first.
+
+        Raises PositionLost when the log no longer holds the next record.
+        """
+        first = self._consumer.poll(timeout)
+        if first is None:
+            return []
+        messages = [first, *self._consumer.consume(most - 1, 0)]
+        return [self._record(m) for m in messages if m.error() is None or self._trouble(m)]
+
+    def _trouble(self, message: Message) -> bool:
+        error = message.error()
+        if error is not None and error.code() in _LOST:
+            raise self._lost(
+                f"the topic does not hold the next record any more: {error.str()}",
+                f"it was kept too short (kafka.topic.retention) or cut; {_AGAIN}",
+                offset=message.offset(),
+            )
+        self._on_trouble(f"Kafka: {error.str() if error else 'unknown trouble'}")
+        return False
+
+    def _record(self, message: Message) -> Record:
+        epoch = message.leader_epoch()
+        return Record(
+            self._config.topic,
+            PARTITION,
+            message.offset() or 0,
+            None if epoch is None or epoch < 0 else epoch,
+            message.value(),
+        )
+
+    def end(self) -> int:
+        """Return the log's present end: the offset that the next record written will have."""
+        at = TopicPartition(self._config.topic, PARTITION)
+        return int(self._consumer.get_watermark_offsets(at, timeout=topic.TIMEOUT)[1])
+
+    def ahead(self, offset: int) -> Iterator[Record]:
+        """Yield the records from `offset` to the log's present end, through a consumer of its own."""
+        with_end = {
+            **self._config.kafka.options,
+            **_fixed(self._config, "cdc-lookahead"),
+            "enable.partition.eof": True,
+            "log_level": 2,
+        }
+        consumer = Consumer(with_end)
+        try:
+            consumer.assign([TopicPartition(self._config.topic, PARTITION, offset)])
+            while True:
+                for message in consumer.consume(500, 1.0):
+                    error = message.error()
+                    if error is None:
+                        yield self._record(message)
+                    elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 -- as above
+                        return
+                    else:
+                        self._trouble(message)
+        finally:
+            consumer.close()
+
+    def acknowledge(self, next_offset: int) -> None:
+        """Tell Kafka's group where we are, now and then, for ordinary lag tools."""
+        now = time.monotonic()
+        if now - self._committed_at < _GROUP_COMMIT_EVERY:
+            return
+        self._committed_at = now
+        try:
+            self._consumer.commit(
+                offsets=[TopicPartition(self._config.topic, PARTITION, next_offset)],
+                asynchronous=True,
+            )
+        except KafkaException as error:
+            self._on_trouble(f"Kafka refuses the group commit: {error}")
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _lost(self, what: str, next_step: str, offset: int | None = None) -> PositionLost:
+        return PositionLost(
+            what,
+            safe=_SAFE,
+            next=next_step,
+            topic=self._config.topic,
+            partition=PARTITION,
+            offset=offset,
+        )
+
+
+def _fixed(config: Config, group: str) -> dict[str, Any]:
+    """Return the settings that correctness rests on; the configuration cannot change them."""
+    return {
+        "bootstrap.servers": config.kafka.bootstrap_servers,
+        "group.id": group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        # A lost position must be an error, never a silent jump.
+        "auto.offset.reset": "error",
+        "isolation.level": "read_committed",
+        "allow.auto.create.topics": False,
+        "check.crcs": True,
+    }

@@ -1,0 +1,140 @@
+"""The SQL that writes rows on a replica: whole statements, one place.
+
+`ONLY` everywhere: the tables of the stream are ordinary tables and leaf partitions, and rows of
+inheritance children are not theirs. Row-by-row statements use `$1` placeholders (psycopg's
+RawCursor), because a column's name may hold a `%`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from psycopg import sql
+
+from cdc.catalog import Table
+from cdc.events import Unchanged, Value
+from cdc.names import TableName
+
+_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
+
+def copy_text(rows: Iterable[Sequence[Value]]) -> bytes:
+    """Return rows in COPY's text format (PostgreSQL manual, COPY, "Text Format")."""
+    return "".join(
+        "\t".join("\\N" if v is None else _escaped(v) for v in row) + "\n" for row in rows
+    ).encode()
+
+
+def _escaped(value: str | Unchanged) -> str:
+    if isinstance(value, Unchanged):
+        raise TypeError("an unchanged value has no text")
+    return value.translate(_ESCAPES)
+
+
+def create_stage(table: Table, stage: sql.Identifier) -> sql.Composed:
+    """Make a session-long table with the target's types, so that text becomes values only once."""
+    return sql.SQL(
+        "CREATE TEMPORARY TABLE {} ON COMMIT DELETE ROWS AS SELECT {} FROM ONLY {} WITH NO DATA"
+    ).format(stage, _list(table.columns), table.name.sql)
+
+
+def copy_into(target: sql.Identifier, columns: Iterable[str]) -> sql.Composed:
+    return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT text)").format(target, _list(columns))
+
+
+def delete_staged(table: Table, stage: sql.Identifier) -> sql.Composed:
+    return sql.SQL("DELETE FROM ONLY {} AS t USING {} AS s WHERE {}").format(
+        table.name.sql, stage, _same_key(table)
+    )
+
+
+def update_staged(table: Table, stage: sql.Identifier, columns: Iterable[str]) -> sql.Composed:
+    """Write every staged row, equal or not: a row with an event gets a new version (its xmin)."""
+    assignments = [
+        sql.SQL("{0} = s.{0}").format(sql.Identifier(c)) for c in updatable(table, columns)
+    ]
+    return sql.SQL("UPDATE ONLY {} AS t SET {} FROM {} AS s WHERE {}").format(
+        table.name.sql, sql.SQL(", ").join(assignments), stage, _same_key(table)
+    )
+
+
+def insert_missing(table: Table, stage: sql.Identifier) -> sql.Composed:
+    return sql.SQL(
+        "INSERT INTO {0} ({1}) OVERRIDING SYSTEM VALUE SELECT {1} FROM {2} AS s"
+        " WHERE NOT EXISTS (SELECT FROM ONLY {0} AS t WHERE {3})"
+    ).format(table.name.sql, _list(table.columns), stage, _same_key(table))
+
+
+def changed_identity(
+    table: Table, stage: sql.Identifier, columns: Iterable[str]
+) -> sql.Composed | None:
+    """Count staged rows whose GENERATED ALWAYS value differs: UPDATE cannot write it."""
+    always = [c for c in columns if c in table.identity_always and c not in table.key]
+    if not always:
+        return None
+    return sql.SQL("SELECT count(*) FROM ONLY {} AS t JOIN {} AS s ON {} WHERE {}").format(
+        table.name.sql,
+        stage,
+        _same_key(table),
+        sql.SQL(" OR ").join(
+            sql.SQL("t.{0} IS DISTINCT FROM s.{0}").format(sql.Identifier(c)) for c in always
+        ),
+    )
+
+
+def updatable(table: Table, columns: Iterable[str]) -> list[str]:
+    """Return the columns an UPDATE sets: not the key unless it is all there is."""
+    free = [c for c in columns if c not in table.identity_always]
+    return [c for c in free if c not in table.key] or free
+
+
+def insert_one(table: Table) -> sql.Composed:
+    return sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({})").format(
+        table.name.sql, _list(table.columns), _placeholders(len(table.columns))
+    )
+
+
+def update_one(table: Table, columns: Sequence[str]) -> sql.Composed:
+    """Set `columns` ($1…) of the row whose key is given after them."""
+    assignments = [
+        sql.SQL("{} = {}").format(sql.Identifier(c), sql.SQL(f"${i}"))
+        for i, c in enumerate(columns, 1)
+    ]
+    return sql.SQL("UPDATE ONLY {} SET {} WHERE {}").format(
+        table.name.sql, sql.SQL(", ").join(assignments), _key_is(table, len(columns) + 1)
+    )
+
+
+def delete_one(table: Table) -> sql.Composed:
+    return sql.SQL("DELETE FROM ONLY {} WHERE {}").format(table.name.sql, _key_is(table, 1))
+
+
+def truncate(tables: Iterable[TableName]) -> sql.Composed:
+    return sql.SQL("TRUNCATE {}").format(
+        sql.SQL(", ").join(sql.SQL("ONLY {}").format(t.sql) for t in tables)
+    )
+
+
+def delete_all(table: TableName) -> sql.Composed:
+    return sql.SQL("DELETE FROM ONLY {}").format(table.sql)
+
+
+def _list(columns: Iterable[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, columns))
+
+
+def _placeholders(count: int) -> sql.Composed:
+    return sql.SQL(", ").join(sql.SQL(f"${i}") for i in range(1, count + 1))
+
+
+def _same_key(table: Table) -> sql.Composed:
+    return sql.SQL(" AND ").join(
+        sql.SQL("t.{0} = s.{0}").format(sql.Identifier(c)) for c in table.key
+    )
+
+
+def _key_is(table: Table, start: int) -> sql.Composed:
+    return sql.SQL(" AND ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(c), sql.SQL(f"${i}"))
+        for i, c in enumerate(table.key, start)
+    )

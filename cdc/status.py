@@ -1,0 +1,139 @@
+"""What `cdc status` tells: each replica as its own tables say, the primary's clock as the measure."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from cdc import lag, position, postgres
+from cdc import lsn as lsns
+from cdc.config import Config
+from cdc.errors import CdcError
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """One replica; `state` is one of unreachable, not set up, not filled, copying, catching up,
+    live. `lag_seconds` is None where it is unknown; `daemon` is the state it last recorded, or
+    "dead" where it recorded to be applying and holds no lock.
+    """
+
+    name: str
+    state: str
+    daemon: str = "never ran"
+    lag_seconds: float | None = None
+    applied_lsn: str | None = None
+    applied_at: str | None = None
+    next_offset: int | None = None
+    tables: int = 0
+    transactions_applied: int = 0
+    rows_applied: int = 0
+    unmatched: int = 0
+    error: str | None = None
+
+    @property
+    def fresh(self) -> bool:
+        return self.state == "live" and self.lag_seconds is not None and self.daemon == "applying"
+
+
+def read(config: Config, names: Sequence[str]) -> list[ReplicaStatus]:
+    """Return the status of the replicas `names`; what cannot be read is said in it, not raised."""
+    now = _primary_clock(config)
+    return [_replica(config, name, now) for name in names]
+
+
+def _primary_clock(config: Config) -> float | None:
+    try:
+        with contextlib.closing(_connect(config, config.primary.dsn, "primary")) as conn:
+            row = conn.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+    except (CdcError, psycopg.Error):
+        return None
+    return None if row is None else float(row[0])
+
+
+def _connect(config: Config, dsn: str, name: str) -> psycopg.Connection[Any]:
+    return postgres.connect(dsn, config.application_name(name, "status"), autocommit=True)
+
+
+def _replica(config: Config, name: str, now: float | None) -> ReplicaStatus:
+    try:
+        with contextlib.closing(_connect(config, config.replica(name).dsn, name)) as conn:
+            return _read_replica(conn, config, name, now)
+    except psycopg.errors.UndefinedTable:
+        return ReplicaStatus(name, "not set up", error="run `cdc setup`")
+    except CdcError as error:
+        return ReplicaStatus(name, "unreachable", error=error.what)
+    except psycopg.Error as error:
+        return ReplicaStatus(name, "unreachable", error=postgres.first_line(error))
+
+
+def _read_replica(
+    conn: psycopg.Connection[Any], config: Config, name: str, now: float | None
+) -> ReplicaStatus:
+    row = conn.execute(
+        "SELECT p.applied_lsn - '0/0', p.applied_at::text, p.next_offset,"
+        " extract(epoch FROM p.heartbeat_at)::float8, p.transactions_applied, p.rows_applied,"
+        " p.unmatched_updates + p.unmatched_deletes, d.state, d.error,"
+        " (SELECT count(*) FROM cdc.tables t WHERE t.stream = p.stream),"
+        " (SELECT count(*) FROM cdc.tables t WHERE t.stream = p.stream AND state <> 'copied'),"
+        " (SELECT max(snapshot_lsn) - '0/0' FROM cdc.tables t WHERE t.stream = p.stream)"
+        " FROM cdc.position p LEFT JOIN cdc.daemon d USING (stream) WHERE p.stream = %s",
+        [config.name],
+    ).fetchone()
+    if row is None:
+        return ReplicaStatus(name, "not filled", error="run `cdc bootstrap`")
+    applied, snapshot, copying = int(row[0]), int(row[11] or 0), row[10]
+    daemon = row[7] or "never ran"
+    if position.lock_holder(conn, config.name) is None and daemon == "applying":
+        daemon = "dead"
+    behind = None if now is None else lag.seconds(now, row[3], config.connect.heartbeat)
+    state = "copying" if copying else "catching up" if applied < snapshot else "live"
+    return ReplicaStatus(
+        name,
+        state,
+        daemon,
+        behind if state == "live" else None,
+        lsns.show(applied),
+        row[1],
+        row[2],
+        row[9],
+        row[4],
+        row[5],
+        row[6],
+        row[8],
+    )
+
+
+def headline(config: Config, found: Sequence[ReplicaStatus]) -> str:
+    """Answer "am I safe?" in one line."""
+    bad = [r for r in found if not r.fresh]
+    if bad:
+        worst = ", ".join(f"{r.name} {r.state}, daemon {r.daemon}" for r in bad)
+        return f"{len(bad)} of {len(found)} replicas not in order: {worst}"
+    most = max(r.lag_seconds or 0.0 for r in found)
+    late = "" if most <= config.lag.target else f" (target {config.lag.target:.0f} s MISSED)"
+    changed = [r.name for r in found if r.unmatched]
+    noun = "replica" if len(found) == 1 else "replicas"
+    line = f"{len(found)} {noun}, at most {most:.1f} s behind{late}"
+    if changed:
+        line += f"; changed by someone else: {', '.join(changed)}, compare it with the primary"
+    return line
+
+
+def table(found: Sequence[ReplicaStatus]) -> str:
+    """Return the replicas as lines for people, at most 80 columns where nothing is wrong."""
+    lines = [
+        f"{'replica':<10}{'state':<13}{'daemon':<11}{'behind':>9}{'applied LSN':>16}{'transactions':>14}"
+    ]
+    for r in found:
+        behind = "unknown" if r.lag_seconds is None else f"{r.lag_seconds:.1f} s"
+        lines.append(
+            f"{r.name:<10}{r.state:<13}{r.daemon:<11}{behind:>9}{r.applied_lsn or '-':>16}"
+            f"{r.transactions_applied:>14,}"
+        )
+        lines += [f"  {line}" for line in (r.error or "").splitlines()]
+    return "\n".join(lines)

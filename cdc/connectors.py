@@ -143,6 +143,7 @@ def complaints(validated: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, str],
     return tuple(
         (entry["value"]["name"], " ".join(error.split()))
         for entry in validated
+        if entry["value"]
         for error in entry["value"]["errors"]
     )
 

@@ -1,0 +1,230 @@
+"""`cdc connectors`: the definition in the files against what Kafka Connect has."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cdc import connectors as definitions
+from cdc import resources, topic
+from cdc.commands.options import Common, common, emit, note
+from cdc.config import Config
+from cdc.connect import Connect
+from cdc.connectors import Change, Definition, Health
+from cdc.errors import ConnectRefused, NotReady, PositionLost
+
+#: Seconds a connector has to reach RUNNING: Debezium may wait for running transactions.
+START_TIME = 120.0
+
+#: Seconds RUNNING (or FAILED) must last to be believed: after a change the worker shows the old
+#: tasks' states for a moment, and Debezium fails a moment after its task has started.
+SETTLED = 3.0
+
+_dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
+
+
+@click.group()
+@common
+def connectors(said: Common) -> None:
+    """Compare, apply and watch the connector; the files are the truth."""
+
+
+@connectors.command()
+@common
+def diff(said: Common) -> int:
+    """Show how Connect's configuration differs from the files; exit 1 when it does."""
+    config = said.load()
+    connect = Connect(config.connect.url)
+    wanted = definitions.render(config)
+    found = _compare(connect, wanted)
+    if found is None:
+        emit(said, {"connector": wanted.name, "exists": False, "changes": []},
+             f"connector {wanted.name} does not exist")  # fmt: skip
+        return 1
+    emit(said, {"connector": wanted.name, "exists": True, "changes": _told(found)},
+         _table(wanted.name, found))  # fmt: skip
+    return 1 if found else 0
+
+
+@connectors.command()
+@_dry_run
+@common
+def apply(said: Common, dry_run: bool) -> None:
+    """Create the connector or change it to what the files say; wait until it runs."""
+    config = said.load()
+    connect = Connect(config.connect.url)
+    wanted = definitions.render(config)
+    found = _compare(connect, wanted)
+    if not dry_run and found != ():
+        _check_topic(config)
+        connect.put(wanted.name, wanted.config)
+    done = "created" if found is None else "changed" if found else "unchanged"
+    lines = [_table(wanted.name, found)] if found else []
+    if dry_run:
+        note("dry run: nothing was changed")
+        state = f"would be {done}" if done != "unchanged" else done
+    else:
+        state = f"{done}; {_wait(connect, wanted.name)}"
+    emit(said, {"connector": wanted.name, "done": done, "dry_run": dry_run,
+                "changes": _told(found or ())},
+         "\n".join([*lines, f"connector {wanted.name}: {state}"]))  # fmt: skip
+
+
+@connectors.command()
+@common
+def status(said: Common) -> int:
+    """Show the states of connector and tasks; exit 1 unless all run."""
+    config = said.load()
+    found = _health(Connect(config.connect.url), config.connector)
+    emit(said, {"connector": config.connector, "running": found.running, **dataclasses.asdict(found)},
+         "\n".join([f"connector {config.connector}: {found}", *found.traces]))  # fmt: skip
+    return 0 if found.running else 1
+
+
+@connectors.command()
+@_dry_run
+@common
+def restart(said: Common, dry_run: bool) -> None:
+    """Restart connector and tasks; wait until they run. Nothing is lost by it."""
+    config = said.load()
+    connect = Connect(config.connect.url)
+    found = _health(connect, config.connector)
+    if not dry_run:
+        connect.restart(config.connector)
+    state = (
+        f"would be restarted; now {found}"
+        if dry_run
+        else f"restarted; {_wait(connect, config.connector)}"
+    )
+    emit(said, {"connector": config.connector, "done": "restarted", "dry_run": dry_run},
+         f"connector {config.connector}: {state}")  # fmt: skip
+
+
+@connectors.command()
+@_dry_run
+@common
+def delete(said: Common, dry_run: bool) -> None:
+    """Delete the connector. Its offsets stay, and so does the replication slot."""
+    config = said.load()
+    connect = Connect(config.connect.url)
+    there = (
+        connect.status(config.connector) is not None
+        if dry_run
+        else connect.delete(config.connector)
+    )
+    done = "deleted" if there else "absent"
+    human = f"connector {config.connector}: " + (
+        ("would be deleted" if dry_run else "deleted") if there else "was not there"
+    )
+    note(f"its offsets stay in Connect: a connector of the same name goes on where it was; the slot "
+         f"{config.slot} keeps log on the primary until that happens or it is dropped")  # fmt: skip
+    emit(said, {"connector": config.connector, "done": done, "dry_run": dry_run}, human)
+
+
+@connectors.command()
+@click.argument("file", type=click.Path(path_type=Path), default=Path("cdc-exact.jar"))
+@common
+def plugin(said: Common, file: Path) -> None:
+    """Write the capture plugin's jar to FILE, to be put into Debezium's plugin folder."""
+    shutil.copyfile(resources.path(definitions.JAR), file)
+    emit(said, {"file": str(file)}, f"{file}: put it beside Debezium's jars "
+         "(plugin.path/debezium-connector-postgres/) on every worker and restart them")  # fmt: skip
+
+
+def _compare(connect: Connect, wanted: Definition) -> tuple[Change, ...] | None:
+    """Validate the definition and return how Connect differs; None when it has no such connector.
+
+    Raises ConnectRefused with every key that Connect refuses, NotReady without the plugin.
+    """
+    kind = wanted.config["connector.class"]
+    if kind not in connect.plugins():
+        raise NotReady(
+            f"the Connect worker at {connect.shown} does not have the capture plugin {kind}",
+            safe="nothing was changed",
+            next="write its jar with `cdc connectors plugin`, put it into the folder of Debezium's "
+            "PostgreSQL connector (in plugin.path) on every worker and restart them",
+        )
+    stored = connect.config(wanted.name)
+    validated = connect.validate(wanted.config)
+    if wrong := definitions.complaints(validated):
+        raise ConnectRefused(
+            "\n".join(
+                ["Kafka Connect refuses the definition:", *(f"  {k}: {w}" for k, w in wrong)]
+            ),
+            safe="nothing was changed",
+            next="correct what the keys stand for in the configuration, then `cdc connectors apply`",
+        )
+    return None if stored is None else definitions.changes(wanted.config, stored, validated)
+
+
+def _check_topic(config: Config) -> None:
+    """Raise before a connector starts that could not write its topic in order."""
+    found = topic.describe(config)
+    if found.partitions != 1:
+        raise PositionLost(
+            f"the topic {config.topic} has {found.partitions} partitions; it must have one",
+            safe="nothing was changed",
+            next="run `cdc setup`, which says how to mend it",
+            topic=config.topic,
+        )
+
+
+def _health(connect: Connect, name: str) -> Health:
+    status = connect.status(name)
+    if status is None:
+        raise NotReady(
+            f"there is no connector {name}",
+            safe="nothing was changed",
+            next="run `cdc connectors apply`",
+        )
+    return definitions.health(status)
+
+
+def _wait(connect: Connect, name: str) -> Health:
+    """Wait until the connector runs and goes on running.
+
+    Raises ConnectRefused with the shortened trace when it fails or does not get there.
+    """
+    deadline = time.monotonic() + START_TIME
+    seen, since = Health((), ()), time.monotonic()
+    while time.monotonic() < deadline:
+        status = connect.status(name)
+        now = definitions.health(status) if status else Health((), ())
+        if now != seen:
+            seen, since = now, time.monotonic()
+        if time.monotonic() - since >= SETTLED and (seen.running or seen.failed):
+            break
+        time.sleep(0.2)
+    if seen.running:
+        return seen
+    raise ConnectRefused(
+        "\n".join([f"the connector {name} does not run: {seen}", *seen.traces]),
+        safe="nothing is lost: the slot keeps the log, and capture goes on from the stored offset",
+        next="mend the cause, then `cdc connectors restart`",
+    )
+
+
+def _told(found: Sequence[Change]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(change) for change in found]
+
+
+def _table(name: str, found: Sequence[Change]) -> str:
+    """Show changes as a diff: minus is what Connect has, plus what the files say."""
+    if not found:
+        return f"connector {name}: as in the files"
+    lines = [f"connector {name}: {len(found)} of its keys differ from the files"]
+    for change in found:
+        lines.append(f"  {change.key}")
+        lines.append(f"    - {_value(change.connect)}")
+        lines.append(f"    + {_value(change.file)}")
+    return "\n".join(lines)
+
+
+def _value(value: str | None) -> str:
+    return "(not set)" if value is None else value

@@ -1,0 +1,120 @@
+"""The schema `cdc` on a replica, and the rights of the role that works there.
+
+`schemas/replica.sql` installs version 1; every later version is a file of its own that leads there
+from the one before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from cdc import resources
+from cdc.config import Config, Replica
+from cdc.errors import NotReady
+from cdc.roles import Login, Role, role_steps
+from cdc.steps import Step
+
+#: The version of the schema that this program works with.
+VERSION = 1
+
+_RIGHTS = """
+SELECT has_database_privilege(%(role)s, current_database(), 'CREATE'),
+       has_parameter_privilege(%(role)s, 'session_replication_role', 'SET'),
+       ARRAY(SELECT n.nspname::text FROM pg_namespace n
+              WHERE n.nspname NOT LIKE 'pg\\_%%'
+                AND n.nspname NOT IN ('information_schema', 'cdc')
+                AND NOT has_schema_privilege(%(role)s, n.oid, 'CREATE, USAGE') ORDER BY 1)
+"""
+
+_SCHEMA = """
+SELECT pg_get_userbyid(n.nspowner)::text, to_regclass('cdc.version') IS NOT NULL
+  FROM pg_namespace n WHERE n.nspname = 'cdc'
+"""
+
+
+def steps(
+    conn: psycopg.Connection[Any], config: Config, replica: Replica, login: Login
+) -> list[Step]:
+    """Decide everything a replica still needs.
+
+    Raises NotReady when its schema `cdc` is somebody else's or newer than this program.
+    """
+    role = Role.read(conn, login.name)
+    return [
+        *role_steps(login, role),
+        *_right_steps(conn, config, replica, login.name, role),
+        *_schema_steps(conn, login.name),
+    ]
+
+
+def version(conn: psycopg.Connection[Any]) -> int | None:
+    """Return the version of the schema `cdc`, None when there is no such schema.
+
+    Raises NotReady when a schema of that name is not ours.
+    """
+    found = conn.execute(_SCHEMA).fetchone()
+    if found is None:
+        return None
+    owner, ours = found
+    if not ours:
+        raise NotReady(
+            f"the schema cdc exists (owner {owner}) and is not this program's: it has no table "
+            "cdc.version",
+            safe="nothing was changed",
+            next="rename that schema: this program keeps its state in a schema of that name",
+        )
+    row = conn.execute("SELECT max(version) FROM cdc.version").fetchone()
+    return int(row[0]) if row and row[0] is not None else None
+
+
+def _right_steps(
+    conn: psycopg.Connection[Any], config: Config, replica: Replica, name: str, role: Role | None
+) -> list[Step]:
+    found = conn.execute(_RIGHTS, {"role": name if role else "public"}).fetchone()
+    assert found is not None
+    create, replication_role, schemas = found
+    to = sql.Identifier(name)
+    steps = []
+    if not create and config.bootstrap.schema != "none":
+        steps.append(Step(
+            f"role {name}: may create schemas",
+            sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(
+                sql.Identifier(conn.info.dbname), to),
+        ))  # fmt: skip
+    if schemas and config.bootstrap.schema != "none":
+        steps.append(Step(
+            f"role {name}: may create tables in {', '.join(schemas)}",
+            sql.SQL("GRANT CREATE, USAGE ON SCHEMA {} TO {}").format(
+                sql.SQL(", ").join(map(sql.Identifier, schemas)), to),
+        ))  # fmt: skip
+    if not replication_role and replica.triggers == "session":
+        # As in PostgreSQL's own apply worker, triggers and foreign keys do not fire while rows
+        # are applied: the primary's have fired already and their effects are in the stream.
+        steps.append(Step(
+            f"role {name}: may set session_replication_role",
+            sql.SQL("GRANT SET ON PARAMETER session_replication_role TO {}").format(to),
+        ))  # fmt: skip
+    return steps or [Step(f"role {name}: rights already there")]
+
+
+def _schema_steps(conn: psycopg.Connection[Any], owner: str) -> list[Step]:
+    found = version(conn)
+    if found is not None and found > VERSION:
+        raise NotReady(
+            f"the schema cdc has version {found}; this program knows versions up to {VERSION}",
+            safe="nothing was changed",
+            next="install a newer release of this program here",
+        )
+    if found is not None:
+        return [Step(f"schema cdc: already there, version {found}")]
+    # The tables belong to the role that writes them, whoever installs them.
+    return [
+        Step("schema cdc: created",
+             sql.SQL("CREATE SCHEMA cdc AUTHORIZATION {}").format(sql.Identifier(owner))),
+        Step(f"schema cdc: tables of version {VERSION} created",
+             sql.SQL("SET LOCAL ROLE {};\n{}RESET ROLE").format(
+                 sql.Identifier(owner), sql.SQL(resources.text("schemas/replica.sql")))),
+    ]  # fmt: skip

@@ -13,8 +13,8 @@ from cdc.commands.connectors import connectors
 from cdc.commands.local import local
 from cdc.commands.options import Common, common
 from cdc.commands.run import run
-from cdc.commands.status import status
 from cdc.commands.setup import setup
+from cdc.commands.status import status
 from cdc.commands.wait import wait
 from cdc.errors import CdcError
 

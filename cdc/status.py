@@ -17,9 +17,11 @@ from cdc.errors import CdcError
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReplicaStatus:
-    """One replica; `state` is one of unreachable, not set up, not filled, copying, catching up,
-    live. `lag_seconds` is None where it is unknown; `daemon` is the state it last recorded, or
-    "dead" where it recorded to be applying and holds no lock.
+    """One replica.
+
+    `state` is one of unreachable, not set up, not filled, copying, catching up, live;
+    `lag_seconds` is None where it is unknown; `daemon` is the state it last recorded, or "dead"
+    where it recorded to be applying and holds no lock.
     """
 
     name: str

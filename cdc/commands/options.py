@@ -53,27 +53,47 @@ class Common:
 def common(command: Callable[P, R]) -> Callable[P, R]:
     """Add the common options to a command or group; its first argument becomes the Common."""
 
-    @click.option("-c", "--config", "config_", type=click.Path(path_type=Path), envvar="CDC_CONFIG",
-                  metavar="FILE", help="Configuration file.  [default: cdc.toml]")
-    @click.option("-r", "--replica", "replica_", multiple=True, metavar="NAME", help="Replica; may be repeated.")
+    @click.option(
+        "-c",
+        "--config",
+        "config_",
+        type=click.Path(path_type=Path),
+        envvar="CDC_CONFIG",
+        metavar="FILE",
+        help="Configuration file.  [default: cdc.toml]",
+    )
+    @click.option(
+        "-r",
+        "--replica",
+        "replica_",
+        multiple=True,
+        metavar="NAME",
+        help="Replica; may be repeated.",
+    )
     @click.option("-v", "--verbose", "verbose_", count=True, help="Say more; -vv says everything.")
     @click.option("--json", "json_", is_flag=True, help="Print the result as JSON.")
-    @click.pass_context
     @functools.wraps(command)
     def wrapper(
-        ctx: click.Context, *args: Any, config_: Path | None, replica_: tuple[str, ...],
-        verbose_: int, json_: bool, **kwargs: Any,
+        *args: Any,
+        config_: Path | None,
+        replica_: tuple[str, ...],
+        verbose_: int,
+        json_: bool,
+        **kwargs: Any,
     ) -> R:
+        ctx = click.get_current_context()
         said = ctx.ensure_object(Common)
         given = ctx.get_parameter_source("config_")
-        if config_ is not None and (given is not click.core.ParameterSource.ENVIRONMENT or said.config == Path("cdc.toml")):
+        if config_ is not None and (
+            given is not click.core.ParameterSource.ENVIRONMENT or said.config == Path("cdc.toml")
+        ):
             said.config = config_
         said.replicas = replica_ or said.replicas
         said.verbose = max(said.verbose, verbose_)
         said.json = said.json or json_
         return command(said, *args, **kwargs)  # type: ignore[arg-type]  # click calls it, not mypy
 
-    return wrapper  # type: ignore[return-value]  # click's decorators keep the function
+    return wrapper  # type: ignore[return-value]  # functools.wraps hides the parameters
 
 
 def emit(said: Common, value: dict[str, Any], human: str) -> None:

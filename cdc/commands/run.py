@@ -55,13 +55,15 @@ def _committed_now(config: Config) -> int:
 
 def _record(config: Config, replica: str, state: str, error: str | None) -> None:
     """Leave the last state on the replica for `cdc status`; the log has it in any case."""
-    with contextlib.suppress(CdcError, psycopg.Error):
-        with contextlib.closing(
+    with (
+        contextlib.suppress(CdcError, psycopg.Error),
+        contextlib.closing(
             postgres.connect(
                 config.replica(replica).dsn,
                 config.application_name(replica, "state"),
                 autocommit=True,
             )
-        ) as conn:
-            if position.lock_holder(conn, config.name) is None:  # else another daemon has its say
-                daemon.record(conn, config.name, state, error)
+        ) as conn,
+    ):
+        if position.lock_holder(conn, config.name) is None:  # else another daemon has its say
+            daemon.record(conn, config.name, state, error)

@@ -1,4 +1,4 @@
-"""`cdc status`: are the replicas safe and fresh?"""
+"""`cdc status`: tell whether the replicas are safe and fresh."""
 
 from __future__ import annotations
 

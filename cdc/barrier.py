@@ -1,0 +1,230 @@
+"""A mark in the stream: written on the primary, read back from the topic.
+
+Reading it proves slot, connector, topic and permissions in one step, and names the offset where
+the stream stands after it.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import secrets
+import time
+from typing import Any
+
+import msgspec
+import psycopg
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+
+from cdc import connectors
+from cdc import lsn as lsns
+from cdc.config import Config
+from cdc.connect import Connect
+from cdc.connectors import Health
+from cdc.errors import CdcError, ConnectRefused, NotReady, Unreachable
+
+PREFIX = "cdc.barrier"
+
+#: Seconds a barrier may take from the primary through Kafka Connect into the topic.
+TIMEOUT = 60.0
+
+_SAFE = "nothing was copied and no table was emptied"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mark:
+    """A barrier on the primary: its transaction's END lies above `lsn`.
+
+    So does the END of every transaction that commits later, while all that had committed before
+    the barrier was written end at or below `lsn`.
+    """
+
+    token: str
+    lsn: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Passed:
+    """Where the stream stands right after a barrier: next offset, its END's LSN."""
+
+    next_offset: int
+    leader_epoch: int | None
+    end_lsn: int
+
+
+class _Message(msgspec.Struct):
+    prefix: str
+    content: str
+
+
+class _Transaction(msgspec.Struct):
+    id: str
+
+
+class _Value(msgspec.Struct):
+    """What of a record's value tells a barrier's message and its transaction's END."""
+
+    op: str | None = None
+    message: _Message | None = None
+    transaction: _Transaction | None = None
+    status: str | None = None
+    id: str | None = None
+
+
+_DECODER = msgspec.json.Decoder(_Value)
+
+
+def emit(primary: psycopg.Connection[Any]) -> Mark:
+    """Write a barrier in a transaction of its own; `primary` must not be inside one."""
+    token = secrets.token_hex(16)
+    with primary.transaction():
+        row = primary.execute(
+            "SELECT pg_logical_emit_message(true, %s, %s)", [PREFIX, token]
+        ).fetchone()
+    assert row is not None
+    return Mark(token, lsns.parse(row[0]))
+
+
+def _consumer(config: Config) -> Consumer:
+    return Consumer(
+        {
+            "log_level": 2,
+            **config.kafka.options,
+            "bootstrap.servers": config.kafka.bootstrap_servers,
+            "group.id": "cdc-barrier",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "allow.auto.create.topics": False,
+            "error_cb": lambda _error: None,
+        }
+    )
+
+
+def _bounds(consumer: Consumer, config: Config) -> tuple[int, int]:
+    try:
+        low, high = consumer.get_watermark_offsets(TopicPartition(config.topic, 0), timeout=15)
+    except KafkaException as error:
+        raise Unreachable(
+            f"Kafka at {config.kafka.bootstrap_servers} does not tell where the topic ends: "
+            f"{error.args[0].str()}",
+            safe=_SAFE,
+            next="check that the broker runs and that the topic may be read",
+            topic=config.topic,
+        ) from error
+    return low, high
+
+
+def bounds(config: Config) -> tuple[int, int]:
+    """Return the topic's first offset and the one its next record will get."""
+    with contextlib.closing(_consumer(config)) as consumer:
+        return _bounds(consumer, config)
+
+
+class Watch:
+    """Reads the topic from its end at the time of construction on, until a barrier has passed."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._consumer = _consumer(config)
+        try:
+            _low, high = _bounds(self._consumer, config)
+        except Unreachable:
+            self.close()
+            raise
+        self._consumer.assign([TopicPartition(config.topic, 0, high)])
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def until(self, mark: Mark, timeout: float = TIMEOUT) -> Passed:
+        """Read on until the END of the barrier's transaction.
+
+        Raises ConnectRefused, NotReady or Unreachable, saying which part is probably at fault,
+        when it does not come within `timeout` seconds.
+        """
+        wanted = base64.b64encode(mark.token.encode()).decode()
+        deadline = time.monotonic() + timeout
+        txid: str | None = None
+        records = 0
+        while (left := deadline - time.monotonic()) > 0:
+            for message in self._consumer.consume(500, min(left, 0.5)):
+                value = self._value(message)
+                records += 1
+                if value.message and value.transaction and value.message.content == wanted:
+                    txid = value.transaction.id.partition(":")[0]
+                if txid and value.status == "END" and value.id:
+                    ended, _colon, end_lsn = value.id.partition(":")
+                    if ended == txid:
+                        return _passed(message, int(end_lsn))
+        raise diagnose(self._config, timeout, records)
+
+    def _value(self, message: Message) -> _Value:
+        error = message.error()
+        if error is not None:
+            raise Unreachable(
+                f"the topic cannot be read: {error.str()}",
+                safe=_SAFE,
+                next="check that the topic exists and may be read, then run the command again",
+                topic=self._config.topic,
+            )
+        try:
+            return _DECODER.decode(message.value() or b"{}")
+        except msgspec.DecodeError:
+            return _Value()
+
+
+def _passed(message: Message, end_lsn: int) -> Passed:
+    offset, epoch = message.offset(), message.leader_epoch()
+    assert offset is not None
+    return Passed(offset + 1, epoch if epoch is not None and epoch >= 0 else None, end_lsn)
+
+
+def pass_through(
+    config: Config, primary: psycopg.Connection[Any], timeout: float = TIMEOUT
+) -> Passed:
+    """Write a barrier and wait until it was read from the topic."""
+    with contextlib.closing(Watch(config)) as watch:
+        return watch.until(emit(primary), timeout)
+
+
+def connector(config: Config) -> Health:
+    """Ask Kafka Connect how the connector is; ConnectRefused when it failed, NotReady when absent."""
+    name = config.connector
+    status = Connect(config.connect.url, patience=10).status(name)
+    if status is None:
+        raise NotReady(
+            f"the connector {name} does not exist in Kafka Connect",
+            safe=_SAFE,
+            next="run `cdc connectors apply`, then this command again",
+        )
+    health = connectors.health(status)
+    if health.failed:
+        raise ConnectRefused(
+            f"the connector {name} has failed: {'; '.join(health.traces) or health}",
+            safe=_SAFE,
+            next="mend what the trace says, run `cdc connectors restart`, then this command again",
+        )
+    return health
+
+
+def diagnose(config: Config, timeout: float, records: int) -> CdcError:
+    """Return why a barrier probably did not arrive, after asking Kafka Connect."""
+    what = f"a barrier written on the primary did not reach the topic within {timeout:g} s"
+    try:
+        health = connector(config)
+    except CdcError as error:
+        return type(error)(f"{what}: {error.what}", safe=_SAFE, next=error.next)
+    said = (
+        f"{records} other records came meanwhile: it is far behind"
+        if records
+        else "nothing came at all"
+    )
+    return NotReady(
+        f"{what}, though Kafka Connect says of the connector: {health}; {said}",
+        safe=_SAFE,
+        next=f"see the worker's log, that the slot {config.slot} is active (pg_replication_slots) "
+        f"and that the connector writes to the topic {config.topic}; then run this command again",
+        topic=config.topic,
+    )

@@ -1,0 +1,335 @@
+"""Fill a replica from the primary, under live writes.
+
+Register the tables (the daemon stops before their events) → barrier through the topic (where to
+start reading) → snapshot at an exact LSN → schema → empty and record the LSN → copy, and per table
+indexes, ANALYZE, `copied` → what comes last. First run, run after an interruption, a table added
+and a table filled anew are this one mechanism: tables not yet `copied` are filled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from cdc import barrier, copying, filling, finishing, postgres, schema_load, snapshot, tables, topic
+from cdc.config import Config
+from cdc.copying import Sessions
+from cdc.errors import CdcError, SchemaMismatch
+from cdc.filling import Start
+from cdc.finishing import ForeignKeys
+from cdc.names import TableName
+from cdc.planning import Plan
+from cdc.progress import CopyProgress, Tally
+from cdc.schema_load import Archive, Entry
+from cdc.snapshot import Snapshot
+from cdc.tables import Table
+
+Connection = psycopg.Connection[Any]
+Note = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Filled:
+    """What a bootstrap did; `lsn` is the snapshot's, None when no table had to be filled."""
+
+    lsn: int | None
+    tables: tuple[TableName, ...]
+    kept: tuple[TableName, ...]
+    done: Tally
+    seconds: float
+    foreign_keys: ForeignKeys
+    sequences: int
+    sequences_left: tuple[str, ...]
+
+
+class Bootstrap:
+    """One run for one replica; `primary` and `replica` are sessions in autocommit."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        name: str,
+        plan: Plan,
+        primary: Connection,
+        replica: Connection,
+        note: Note,
+    ) -> None:
+        self._config = config
+        self._name = name
+        self._plan = plan
+        self._primary = primary
+        self._replica = replica
+        self._note = note
+        self._application = config.application_name(name, "bootstrap")
+        self._schema_lock = threading.Lock()
+
+    def run(self, jobs: int) -> Filled:
+        """Do what the plan says.
+
+        Raises the errors of every part; what was copied whole stays, so running again continues.
+        """
+        started = time.monotonic()
+        lsn, done = (None, Tally())
+        if self._plan.fill:
+            lsn, done = self._fill(jobs)
+        elif self._plan.whole_schema_pending:
+            self._note("all tables are filled; finishing the schema")
+            with self._dumped(None) as archive:
+                self._finish_schema(archive, self._wanted(archive))
+        keys = self._foreign_keys()
+        covered = {t.name for t in self._plan.rows}
+        set_here, left = finishing.copy_sequences(
+            self._primary, self._replica,
+            None if self._plan.whole_schema else {t.name for t in self._plan.fill},
+        )  # fmt: skip
+        if self._config.replica(self._name).triggers == "disabled" and self._plan.fill:
+            finishing.quiet_triggers(self._replica, [t.name for t in self._plan.fill])
+        filled = tuple(t.name for t in self._plan.fill)
+        return Filled(
+            lsn, filled, tuple(sorted(covered - set(filled))), done, time.monotonic() - started,
+            keys, set_here, tuple(left),
+        )  # fmt: skip
+
+    def _fill(self, jobs: int) -> tuple[int, Tally]:
+        stream, plan = self._config.name, self._plan
+        names = [t.name for t in plan.fill]
+        filling.register(self._replica, stream, names, alone=plan.start_over)
+        begun = False
+        try:
+            self._note("waiting for a barrier to come through the topic")
+            info = topic.describe(self._config)
+            passed = barrier.pass_through(self._config, self._primary)
+            with snapshot.exported(
+                self._config.primary.dsn, self._application,
+                self._config.bootstrap.slot_timeout, self._note,
+            ) as taken:  # fmt: skip
+                found = self._as_seen(taken)
+                with self._dumped(taken.name) as archive:
+                    entries = self._wanted(archive)
+                    self._load(archive, entries, "pre-data")
+                    self._compare(found)
+                    start = Start(
+                        self._config.topic, info.topic_id, passed.next_offset, passed.leader_epoch,
+                        taken.lsn, taken.server.system_id, taken.server.timeline,
+                    ) if plan.needs_start else None  # fmt: skip
+                    filling.begin(
+                        self._replica,
+                        stream,
+                        found,
+                        taken.lsn,
+                        start,
+                        fires_triggers=self._config.replica(self._name).triggers == "disabled",
+                    )
+                    begun = True
+                    done = self._copy(taken, found, archive, entries, jobs)
+                    self._finish_schema(archive, entries)
+                return taken.lsn, done
+        except BaseException:
+            if not begun:
+                self._withdraw(names)
+            raise
+
+    def _withdraw(self, names: Sequence[TableName]) -> None:
+        # Without this a running daemon would wait at these tables until somebody tries again. The
+        # reason for giving up is what the user must see, also if the replica is gone by now.
+        with contextlib.suppress(psycopg.Error):
+            filling.withdraw(self._replica, self._config.name, names, self._plan.recorded)
+
+    def _as_seen(self, taken: Snapshot) -> list[Table]:
+        """Hold the tables to be filled on the primary; return them as the snapshot has them."""
+        wanted = {t.name for t in self._plan.fill}
+        found = [t for t in tables.read(taken.keeper) if t.name in wanted]
+        snapshot.hold(taken.keeper, sorted(wanted))
+        now = {t.name: t for t in tables.read(self._primary)}
+        for table in found:
+            if now[table.name].columns != table.columns:
+                raise SchemaMismatch(
+                    f"the columns of {table.name} were changed on the primary while bootstrap began",
+                    safe="nothing was copied and no table was emptied",
+                    next="run `cdc bootstrap` again",
+                    table=str(table.name),
+                )
+        return found
+
+    @contextlib.contextmanager
+    def _dumped(self, name: str | None) -> Any:
+        """Dump the primary's schema; None when bootstrap must not touch the replica's."""
+        if self._config.bootstrap.schema == "none":
+            yield None
+            return
+        settings = self._config.primary
+        programs = schema_load.programs(self._primary.info.server_version)
+        without = (
+            () if self._plan.whole_schema or settings.admin_dsn else _unreadable(self._primary)
+        )
+        with schema_load.dumped(
+            programs, settings.admin_dsn or settings.dsn, name, without
+        ) as archive:
+            yield archive
+
+    def _wanted(self, archive: Archive | None) -> tuple[Entry, ...]:
+        """Return the entries to restore: of the whole schema, or of what the tables need."""
+        if archive is None:
+            return ()
+        if self._plan.whole_schema:
+            return archive.entries
+        return schema_load.for_tables(archive.entries, self._plan.oids)
+
+    def _load(self, archive: Archive | None, entries: Sequence[Entry], section: str) -> None:
+        """Restore what is missing of a section of the schema."""
+        if archive is None:
+            return
+        with self._schema_lock:
+            missing = schema_load.absent(entries, self._primary, self._replica)
+        settings = self._config.replica(self._name)
+        rest = list(missing)
+        if section == "pre-data" and settings.admin_dsn:
+            # Most extensions only a superuser may create; they may name a schema to live in.
+            extensions = [e for e in missing if e.kind == "EXTENSION"]
+            needed = {n for e in extensions for n in e.depends}
+            first = [e for e in missing if e.kind == "SCHEMA" and e.number in needed]
+            schema_load.restore(archive, first, settings.dsn, section)
+            schema_load.restore(archive, extensions, settings.admin_dsn, section)
+            rest = [e for e in missing if e not in extensions and e not in first]
+        schema_load.restore(archive, rest, settings.dsn, section)
+        if self._plan.whole_schema:
+            with self._schema_lock:
+                filling.section_done(self._replica, self._config.name, section)
+
+    def _finish_schema(self, archive: Archive | None, entries: Sequence[Entry]) -> None:
+        self._load(archive, entries, "post-data")
+
+    def _compare(self, found: Sequence[Table]) -> None:
+        """Raise SchemaMismatch unless the replica's tables can take the rows and find them by key."""
+        here = {t.name: t for t in tables.read(self._replica)}
+        for table in found:
+            if differences := _differences(table, here.get(table.name), self._config):
+                raise SchemaMismatch(
+                    f"{table.name} on the replica is not what the primary has: {'; '.join(differences)}",
+                    safe="nothing was copied and no table was emptied",
+                    next="alter or drop the table on the replica, then run `cdc bootstrap` again",
+                    replica=self._name,
+                    table=str(table.name),
+                )
+
+    def _copy(
+        self, taken: Snapshot, found: Sequence[Table], archive: Archive | None,
+        entries: Sequence[Entry], jobs: int,
+    ) -> Tally:  # fmt: skip
+        sizes = [(t, _size(taken.keeper, t)) for t in found]
+        indexes = _by_table(entries, taken.keeper)
+
+        def whole(table: Table, tally: Tally) -> None:
+            """Make the table fit for the daemon, then say so."""
+            if archive is not None and (mine := indexes.get(table.oid)):
+                with self._schema_lock:
+                    missing = schema_load.absent(mine, self._primary, self._replica)
+                schema_load.restore(
+                    archive, missing, self._config.replica(self._name).dsn, "post-data"
+                )
+            with self._target() as conn:
+                conn.autocommit = True
+                conn.execute(sql.SQL("ANALYZE {}").format(table.name.sql))
+                filling.whole(conn, self._config.name, table, tally)
+
+        sessions = Sessions(
+            lambda: snapshot.session(self._config.primary.dsn, self._application, taken.name),
+            self._target,
+        )
+        with CopyProgress(f"copying into {self._name}", sum(s for _t, s in sizes)) as progress:
+            copying.copy(copying.pieces(sizes), jobs, sessions, whole, progress)
+            return progress.done
+
+    def _target(self) -> Connection:
+        replica = self._config.replica(self._name)
+        settings = dict(snapshot.ENDURING)
+        if replica.triggers == "session":
+            settings["session_replication_role"] = "replica"
+        return postgres.connect(replica.dsn, self._application, settings=settings)
+
+    def _foreign_keys(self) -> ForeignKeys:
+        if (
+            self._config.bootstrap.schema == "none"
+            or self._config.replica(self._name).triggers == "disabled"
+        ):
+            return ForeignKeys((), (), ())
+        names = {t.name for t in (*self._plan.rows, *self._plan.partitioned)}
+        wanted = finishing.foreign_keys(self._primary)
+        if not self._plan.whole_schema:
+            wanted = tuple(k for k in wanted if k.table in names or k.refers_to in names)
+        return finishing.add_foreign_keys(self._replica, wanted, names)
+
+
+def _size(conn: Connection, table: Table) -> int:
+    row = conn.execute("SELECT pg_relation_size(%s::oid)", [table.oid]).fetchone()
+    return int(row[0] or 0) if row else 0
+
+
+def _by_table(entries: Sequence[Entry], conn: Connection) -> dict[int, list[Entry]]:
+    """Return the entries of indexes and of constraints made of one, by the table's oid."""
+    tables_of = dict(
+        conn.execute(
+            "SELECT indexrelid::oid, indrelid::oid FROM pg_index"
+            " UNION ALL SELECT oid, conrelid FROM pg_constraint WHERE contype IN ('p', 'u', 'x')"
+        ).fetchall()
+    )
+    found: dict[int, list[Entry]] = {}
+    for entry in entries:
+        if entry.kind in ("INDEX", "CONSTRAINT") and entry.oid in tables_of:
+            found.setdefault(tables_of[entry.oid], []).append(entry)
+    return found
+
+
+def _unreadable(conn: Connection) -> tuple[str, ...]:
+    """Return the tables whose definition pg_dump could not lock, as patterns for it."""
+    rows = conn.execute(
+        "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) FROM pg_class c"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.relkind IN ('r', 'p') AND n.nspname NOT LIKE 'pg\\_%%'"
+        " AND n.nspname <> 'information_schema' AND NOT has_table_privilege(c.oid, 'SELECT')",
+        (),
+    )
+    return tuple(name for (name,) in rows)
+
+
+def _differences(table: Table, here: Table | None, config: Config) -> list[str]:
+    """Say why rows of the primary's `table` do not fit the replica's `here`."""
+    if here is None:
+        return ["it does not exist there"]
+    found = []
+    if here.kind != "r":
+        found.append("it is not an ordinary table")
+    theirs = {c.name: c for c in table.columns}
+    ours = {c.name: c for c in here.columns}
+    for name, column in theirs.items():
+        mine = ours.get(name)
+        if mine is None:
+            found.append(f"the column {name} is missing")
+        elif mine.type != column.type:
+            found.append(f"the column {name} is {mine.type}, not {column.type}")
+        elif bool(mine.generated) != bool(column.generated):
+            found.append(f"the column {name} is generated on one end only")
+    found += [f"the column {name} is there only" for name in ours if name not in theirs]
+    # Where bootstrap loads the schema, the key comes after the rows.
+    if config.bootstrap.schema == "none" and here.key != table.key:
+        found.append(f"its primary key is {here.key or 'missing'}, not {table.key}")
+    return found
+
+
+def guard(error: psycopg.Error, replica: str) -> CdcError:
+    """Turn a PostgreSQL error that no part expected into one that says what stands."""
+    return SchemaMismatch(
+        f"PostgreSQL refuses: {error.diag.message_primary or postgres.first_line(error)}",
+        safe="tables that were copied whole stay; the others count as empty",
+        next="mend what is refused, then run `cdc bootstrap` again: it continues",
+        replica=replica,
+        sqlstate=error.sqlstate,
+    )

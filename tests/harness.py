@@ -1,0 +1,282 @@
+"""A real stack shared by a run, and streams of their own upon it.
+
+Everything goes through the installed program, as a user would: `CDC_TEST_CDC` names it, the
+default is this checkout's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import secrets
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+import requests
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from psycopg import conninfo, sql
+
+ROOT = Path(__file__).parents[1]
+
+
+def program() -> list[str]:
+    """Return the command that starts the `cdc` under test."""
+    return shlex.split(os.environ.get("CDC_TEST_CDC", "")) or [sys.executable, "-m", "cdc"]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for the program: the caller's, with nothing that steers it."""
+    keep = {"CDC_CACHE", "CDC_PG_BIN"}
+    kept = {k: v for k, v in os.environ.items() if k in keep or not k.startswith(("CDC_", "PG"))}
+    return kept if "CDC_TEST_CDC" in os.environ else kept | {"PYTHONPATH": str(ROOT)}
+
+
+def run(
+    *args: str | Path,
+    cwd: Path,
+    check: bool = True,
+    timeout: float = 180,
+    stdin: str | None = None,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run the program to its end; with `check`, fail with its whole output unless it exits 0."""
+    done = subprocess.run(
+        [*program(), *map(str, args)],
+        cwd=cwd,
+        env={**environment(), **(env or {})},
+        input=stdin or "",
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    if check and done.returncode:
+        raise AssertionError(
+            f"cdc {shlex.join(map(str, args))} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
+    return done
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout: float = 60) -> None:
+    """Wait for `condition`; fail naming `what` was waited for."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout:.0f} s in vain until {what}")
+        time.sleep(0.05)
+
+
+def rows(
+    dsn: str, statement: LiteralString | sql.Composed, params: Sequence[Any] = ()
+) -> list[tuple[Any, ...]]:
+    """Execute one statement by itself and return its rows."""
+    with psycopg.connect(dsn, autocommit=True) as server:
+        cursor = server.execute(statement, params or None)
+        return cursor.fetchall() if cursor.description else []
+
+
+def answers(url: str) -> bool:
+    """Tell whether an HTTP server says 200."""
+    try:
+        return requests.get(url, timeout=5).ok
+    except requests.RequestException:
+        return False
+
+
+def answers_sql(dsn: str) -> bool:
+    """Tell whether a PostgreSQL server takes connections."""
+    try:
+        return bool(rows(dsn, "SELECT 1"))
+    except psycopg.OperationalError:
+        return False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stack:
+    """Where a running stack is; the DSNs are the superuser's."""
+
+    config: Path
+    primary: str
+    replicas: dict[str, str]
+    kafka: str
+    connect: str
+
+    @classmethod
+    def at(cls, folder: Path) -> Stack:
+        """Return the stack that `cdc local` runs in `folder`."""
+        found = json.loads(
+            run("local", "status", "--json", "--dir", folder, cwd=folder.parent).stdout
+        )
+        return cls(
+            Path(found["config"]),
+            found["primary"],
+            found["replicas"],
+            found["kafka"],
+            found["connect"],
+        )
+
+    @property
+    def ends(self) -> dict[str, str]:
+        return {"primary": self.primary, **self.replicas}
+
+
+@dataclasses.dataclass(slots=True)
+class Stream:
+    """A stream of its own on the shared stack: databases, topic, connector, slot, roles."""
+
+    stack: Stack
+    folder: Path
+    name: str = dataclasses.field(default_factory=lambda: f"t{secrets.token_hex(4)}")
+    daemons: list[subprocess.Popen[bytes]] = dataclasses.field(default_factory=list)
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "cdc.toml"
+
+    @property
+    def topic(self) -> str:
+        return f"cdc.{self.name}"
+
+    @property
+    def kafka(self) -> str:
+        return self.stack.kafka
+
+    @property
+    def connect(self) -> str:
+        return self.stack.connect
+
+    @property
+    def primary(self) -> str:
+        return self.dsn("primary")
+
+    @property
+    def replicas(self) -> dict[str, str]:
+        return {name: self.dsn(name) for name in self.stack.replicas}
+
+    def dsn(self, end: str) -> str:
+        """Return the superuser's connection string to this stream's database on `end`."""
+        return conninfo.make_conninfo(self.stack.ends[end], dbname=self.name)
+
+    def cdc(
+        self,
+        *args: str | Path,
+        check: bool = True,
+        timeout: float = 180,
+        stdin: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command of the program with this stream's configuration."""
+        return run(
+            "-c",
+            self.config,
+            *args,
+            cwd=self.folder,
+            check=check,
+            timeout=timeout,
+            stdin=stdin,
+            env=env,
+        )
+
+    def start(self, *args: str | Path) -> subprocess.Popen[bytes]:
+        """Start a daemon of the program; its output goes to daemon-<n>.log in the folder."""
+        with (self.folder / f"daemon-{len(self.daemons)}.log").open("wb") as log:
+            daemon = subprocess.Popen(
+                [*program(), "-c", str(self.config), *map(str, args)],
+                cwd=self.folder,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self.daemons.append(daemon)
+        return daemon
+
+    def log(self, daemon: subprocess.Popen[bytes]) -> str:
+        """Return what a daemon has said so far."""
+        return (self.folder / f"daemon-{self.daemons.index(daemon)}.log").read_text(
+            errors="replace"
+        )
+
+    def sql(
+        self, end: str, statement: LiteralString | sql.Composed, params: Sequence[Any] = ()
+    ) -> list[tuple[Any, ...]]:
+        """Execute a statement as superuser on `primary`, `r1` …; return its rows."""
+        return rows(self.dsn(end), statement, params)
+
+    def ready(self, tables: LiteralString, timeout: float = 180) -> None:
+        """Create `tables` on the primary and bring every replica to the point where it can run."""
+        self.sql("primary", tables)
+        self.cdc("setup", timeout=timeout)
+        self.cdc("connectors", "apply", timeout=timeout)
+        for replica in self.replicas:
+            self.cdc("bootstrap", "-r", replica, timeout=timeout)
+
+    def create(self) -> None:
+        """Create the databases and the configuration, which is the stack's under another name."""
+        for end, dsn in self.stack.ends.items():
+            owner = sql.Identifier("postgres" if end == "primary" else "cdc")
+            rows(
+                dsn, sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(self.name), owner)
+            )
+        text = self.stack.config.read_text(encoding="utf-8")
+        text = re.sub(r'^name = "app"$', f'name = "{self.name}"', text, flags=re.MULTILINE)
+        text = re.sub(r"^state_dir = .*$", 'state_dir = "state"', text, flags=re.MULTILINE)
+        self.config.write_text(
+            text.replace("dbname=app ", f"dbname={self.name} "), encoding="utf-8"
+        )
+
+    def remove(self) -> None:
+        """Take everything of this stream away, whatever a test did to it."""
+        for daemon in self.daemons:
+            daemon.kill()
+            daemon.wait()
+        requests.delete(f"{self.connect}/connectors/cdc_{self.name}", timeout=60)
+        slots: LiteralString = "SELECT active FROM pg_replication_slots WHERE database = %s"
+        wait_until(
+            lambda: not any(active for (active,) in rows(self.stack.primary, slots, [self.name])),
+            f"the slots in {self.name} are inactive",
+        )
+        rows(
+            self.stack.primary,
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
+            "WHERE database = %s",
+            [self.name],
+        )
+        for dsn in self.stack.ends.values():
+            rows(
+                dsn,
+                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(
+                    sql.Identifier(self.name)
+                ),
+            )
+            for (role,) in rows(
+                dsn, "SELECT rolname FROM pg_roles WHERE rolname LIKE %s", [f"cdc\\_{self.name}%"]
+            ):
+                rows(dsn, sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(role)))
+        for removed in (
+            AdminClient({"bootstrap.servers": self.kafka}).delete_topics([self.topic]).values()
+        ):
+            with contextlib.suppress(KafkaException):  # a test that made no topic
+                removed.result(timeout=30)
+
+
+@contextlib.contextmanager
+def stream(stack: Stack, folder: Path) -> Iterator[Stream]:
+    """Give a fresh stream and take it away afterwards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fresh = Stream(stack, folder)
+    try:
+        fresh.create()
+        yield fresh
+    finally:
+        fresh.remove()

@@ -285,3 +285,7 @@ def _unpack(folder: Path) -> None:
             with tarfile.open(archive) as tar:
                 tar.extractall(folder, filter="data")
         archive.unlink()
+
+
+if __name__ == "__main__":  # `make setup` fills the cache, so that what follows needs no network
+    fetch(cache_folder(), print)

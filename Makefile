@@ -1,0 +1,37 @@
+# make setup | lint | test | wheel | clean; each prints little unless something fails.
+PYTHON ?= python3
+BIN := .venv/bin
+JAR := connectors/exact/target/cdc-exact.jar
+JAVA_SOURCES := connectors/exact/pom.xml $(shell find connectors/exact/src -type f 2>/dev/null)
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: setup lint test wheel clean
+
+setup: .venv/installed $(JAR)
+	@$(BIN)/python -m cdc.local.artifacts
+
+.venv/installed: pyproject.toml | $(JAR)
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+# The capture plugin, with its own tests. Maven's output is shown only when it fails.
+$(JAR): $(JAVA_SOURCES)
+	@out=$$(mktemp) && trap 'rm -f $$out' EXIT && \
+	 { mvn -B -f connectors/exact/pom.xml package >$$out 2>&1 || { cat $$out >&2; exit 1; }; }
+	@touch $@
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy cdc tests
+
+test: setup
+	@$(BIN)/python -m pytest $(PYTEST)
+
+wheel: setup
+	@rm -rf dist && $(BIN)/python -m build --wheel --no-isolation >/dev/null && ls dist/*.whl
+
+clean:
+	@rm -rf .venv build dist connectors/exact/target *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find cdc tests -name __pycache__ -type d -prune -exec rm -rf {} +

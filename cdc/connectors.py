@@ -171,6 +171,7 @@ def _places(config: Config) -> dict[str, str | None]:
     database = config.connect.database
     host = database.host or primary.get("host")
     name = primary.get("dbname")
+    sslmode = primary.get("sslmode")
     if not isinstance(host, str) or host.startswith("/") or "," in host:
         raise _wrong(
             "the connector cannot be told where the primary is: primary.dsn names no single host",
@@ -186,6 +187,8 @@ def _places(config: Config) -> dict[str, str | None]:
         "database.name": str(name),
         "database.user": config.connector_role,
         "database.password": database.password,
+        # As strict as the person's own sessions; certificates lie on the worker and are options.
+        "database.sslmode": None if sslmode is None else str(sslmode),
         "topic": config.topic,
         "topic.prefix": config.topic_prefix,
         "topic.prefix.quoted": re.escape(config.topic_prefix),

@@ -25,9 +25,14 @@ from cdc.roles import Login, Role, role_steps
 from cdc.steps import Step
 from cdc.tables import Selection
 
-#: What the values in the stream depend on, and that a stuck synchronous standby must not stop
-#: capture: the heartbeat's commit would wait for it in the connector's own thread.
-CONNECTOR_SETTINGS = {**postgres.PINNED, "synchronous_commit": "local"}
+#: What the values in the stream depend on, and that the heartbeat, which runs in the connector's
+#: own thread, cannot hold capture up for long: it does not wait for a synchronous standby, and ends
+#: after a minute (in ms). Measured: the timeout touches neither streaming nor the making of a slot.
+CONNECTOR_SETTINGS = {
+    **postgres.PINNED,
+    "synchronous_commit": "local",
+    "statement_timeout": "60000",
+}
 
 _SERVER = """
 SELECT current_setting('wal_level'), current_setting('server_version_num')::int,
@@ -64,7 +69,7 @@ SELECT 'TABLE', n.nspname::text, c.relname::text
 UNION ALL
 SELECT 'SEQUENCE', n.nspname::text, c.relname::text
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE %(sequences)s AND n.nspname = ANY (%(schemas)s)
+ WHERE n.nspname = ANY (%(schemas)s)
    AND CASE c.relkind WHEN 'S' THEN NOT has_sequence_privilege(%(role)s, c.oid, 'SELECT') END
 UNION ALL
 SELECT 'FUNCTION', NULL, f::regprocedure::text
@@ -145,14 +150,15 @@ def publication(conn: psycopg.Connection[Any], name: str) -> Publication | None:
 
 
 def lacking(
-    conn: psycopg.Connection[Any], role: Role | None, *,
-    schemas: Iterable[str], tables: Iterable[int], sequences: bool,
-) -> tuple[Right, ...]:  # fmt: skip
-    """Read which rights a role lacks on these schemas and tables (by oid)."""
+    conn: psycopg.Connection[Any],
+    role: Role | None,
+    schemas: Iterable[str] = (),
+    tables: Iterable[int] = (),
+) -> tuple[Right, ...]:
+    """Read which rights a role lacks on the database, these schemas and these tables (by oid)."""
     if role is not None and role.superuser:
         return ()
-    given = {"role": role.name if role else "public", "schemas": sorted(set(schemas)),
-             "tables": sorted(tables), "sequences": sequences}  # fmt: skip
+    given = {"role": role.name if role else "public", "schemas": [*schemas], "tables": [*tables]}
     return tuple(conn.execute(_LACKING, given))
 
 
@@ -230,17 +236,17 @@ def steps(
     `dumped` are further tables (by oid) that pg_dump locks, which takes the right to read them.
     """
     found = {name: Role.read(conn, name) for name in (connector.name, daemon.name)}
+    reads = {t.oid for t in (*wanted.rows, *wanted.partitioned)}
     schemas = {t.name.schema for t in (*wanted.rows, *wanted.partitioned)}
-    reads = [t.oid for t in (*wanted.rows, *wanted.partitioned)]
     row_security = any(t.row_security for t in wanted.rows)
     return [
         *role_steps(connector, found[connector.name], replication=True, settings=CONNECTOR_SETTINGS,
                     database=conn.info.dbname),
-        *grant_steps(connector.name, lacking(conn, found[connector.name], schemas=schemas,
-                                             tables=reads, sequences=False)),
+        # Rows come to the connector through the log: it needs to read no table.
+        *grant_steps(connector.name, lacking(conn, found[connector.name])),
         *role_steps(daemon, found[daemon.name], replication=True, bypass_row_security=row_security),
         *grant_steps(daemon.name, lacking(conn, found[daemon.name], schemas=schemas,
-                                          tables={*reads, *dumped}, sequences=True)),
+                                          tables=reads.union(dumped))),
         *publication_steps(config, publication(conn, config.publication), wanted),
     ]  # fmt: skip
 

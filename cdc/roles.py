@@ -118,15 +118,15 @@ def daemon(dsn: str, admin: psycopg.Connection[Any]) -> Login:
     return Login(name, known=True, verifier=_verifier(admin, name, password))
 
 
-def connector(config: Config, admin: psycopg.Connection[Any]) -> tuple[Login, str | None]:
-    """Return the connector's role and its password, None when it is not known here."""
+def connector(config: Config, admin: psycopg.Connection[Any]) -> Login:
+    """Return the connector's role; its password is set anew when it does not let it in."""
     name = config.connector_role
     password = connector_password(config)
     if password is None:
-        return Login(name, known=False), None
+        return Login(name, known=False)
     if Role.read(admin, name) is not None and _lets_in(config, name, password):
-        return Login(name, known=True), password
-    return Login(name, known=True, verifier=_verifier(admin, name, password)), password
+        return Login(name, known=True)
+    return Login(name, known=True, verifier=_verifier(admin, name, password))
 
 
 def connector_password(config: Config) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import psycopg
@@ -11,6 +11,11 @@ from psycopg import errors as pg_errors
 from psycopg import sql
 
 from cdc.errors import NotReady
+
+ADMIN = (
+    "give the DSN of a superuser (or of the tables' owner with CREATEROLE) with --admin-dsn or "
+    "admin_dsn, or let a DBA run what `cdc setup --print` prints"
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,37 +30,38 @@ class Step:
     printed: str | None = None
 
 
-def execute(
-    conn: psycopg.Connection[Any], steps: Iterable[Step], note: Callable[[str], None], where: str
-) -> None:
-    """Execute the steps that have something to do, all or none; tell each one by `note`.
+def execute(conn: psycopg.Connection[Any], steps: Iterable[Step], where: str) -> None:
+    """Execute the steps that have something to do, all of them or none.
 
-    Raises NotReady when the session's role may not, or a lock is not to be had in ten seconds.
+    Raises NotReady when PostgreSQL refuses one, or a lock is not to be had in ten seconds.
     """
-    told = list(steps)
     try:
         with conn.transaction():
             conn.execute("SET LOCAL lock_timeout = '10s'")
-            for step in told:
+            for step in steps:
                 if step.statement is not None:
                     conn.execute(step.statement)
-    except pg_errors.InsufficientPrivilege as error:
+    except psycopg.OperationalError as error:
+        if not isinstance(error, pg_errors.LockNotAvailable):
+            raise
+        raise _refused(conn, error, where, "find who holds it with SELECT * FROM pg_locks, then "
+                       "run `cdc setup` again") from error  # fmt: skip
+    except psycopg.Error as error:
+        raise _refused(conn, error, where, ADMIN) from error
+
+
+def check_done(conn: psycopg.Connection[Any], steps: Iterable[Step], where: str) -> None:
+    """Raise NotReady when steps decided anew, after execution, still have something to do.
+
+    A GRANT by somebody who may not grant is only a warning in PostgreSQL.
+    """
+    left = [step.what for step in steps if step.statement is not None and step.printed is None]
+    if left:
         raise NotReady(
-            f"{where}: the role {conn.info.user} may not do this: {_message(error)}",
-            safe="nothing was changed on that server",
-            next="give the DSN of a superuser (or of the owner of the tables with CREATEROLE) with "
-            "--admin-dsn or admin_dsn, or let a DBA run what `cdc setup --print` prints",
-            sqlstate=error.sqlstate,
-        ) from error
-    except pg_errors.LockNotAvailable as error:
-        raise NotReady(
-            f"{where}: a table stays locked by somebody else: {_message(error)}",
-            safe="nothing was changed on that server",
-            next="find it with SELECT * FROM pg_locks WHERE granted, then run `cdc setup` again",
-            sqlstate=error.sqlstate,
-        ) from error
-    for step in told:
-        note(f"{where}: {step.what}")
+            f"{where}: PostgreSQL accepted this from {conn.info.user} and did not do it: {left[0]}",
+            safe="nothing is replicated by it",
+            next=ADMIN,
+        )
 
 
 def script(conn: psycopg.Connection[Any], steps: Iterable[Step], where: str) -> str:
@@ -69,5 +75,13 @@ def script(conn: psycopg.Connection[Any], steps: Iterable[Step], where: str) -> 
     return "\n".join([*lines, "COMMIT;"])
 
 
-def _message(error: psycopg.Error) -> str:
-    return error.diag.message_primary or str(error)
+def _refused(
+    conn: psycopg.Connection[Any], error: psycopg.Error, where: str, next_step: str
+) -> NotReady:
+    return NotReady(
+        f"{where}: PostgreSQL refuses this from {conn.info.user}: "
+        f"{error.diag.message_primary or error}",
+        safe="nothing was changed on that server",
+        next=next_step,
+        sqlstate=error.sqlstate,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,11 +13,36 @@ import psycopg
 from cdc import postgres, provision, roles, state, steps, tables, topic
 from cdc.commands.options import Common, common, emit, note
 from cdc.config import Config
-from cdc.errors import CdcError, NotReady, SchemaMismatch
+from cdc.errors import CdcError, NotReady, SchemaMismatch, Unreachable
 from cdc.provision import Server
-from cdc.roles import Login
 from cdc.steps import Step
 from cdc.tables import Selection
+
+Plan = Callable[[], list[Step]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Work:
+    """What is done, or with `print_` only written down."""
+
+    print_: bool
+    told: list[str] = dataclasses.field(default_factory=list)
+    scripts: list[str] = dataclasses.field(default_factory=list)
+
+    def tell(self, line: str) -> None:
+        self.told.append(line)
+        note(line)
+
+    def carry_out(self, conn: psycopg.Connection[Any], plan: Plan, where: str) -> None:
+        """Execute what `plan` decides, tell it, and see that nothing is left to do."""
+        decided = plan()
+        if self.print_:
+            self.scripts.append(steps.script(conn, decided, where))
+            return
+        steps.execute(conn, decided, where)
+        steps.check_done(conn, plan(), where)
+        for step in decided:
+            self.tell(f"{where}: {step.what}")
 
 
 @click.command()
@@ -32,42 +58,23 @@ def setup(said: Common, print_: bool, admin_dsn: str | None) -> None:
     It may be run again at any time: what is there already stays, what has changed is mended.
     """
     config = said.load()
-    scripts: list[str] = []
-    told: list[str] = []
-
-    def tell(line: str) -> None:
-        told.append(line)
-        note(line)
-
-    def carry_out(conn: psycopg.Connection[Any], plan: list[Step], where: str) -> None:
-        if print_:
-            scripts.append(steps.script(conn, plan, where))
-        else:
-            steps.execute(conn, plan, tell, where)
-
-    whole = not said.replicas
+    work = Work(print_)
+    names = said.some_replicas(config)
     # The primary is looked at in any case: a replica must not be the primary itself.
-    with _session(config, admin_dsn if whole else None, None) as conn:
+    with _session(config, None if said.replicas else admin_dsn, None) as conn:
         primary = provision.server(conn, config)
-        if whole:
-            provision.check_server(primary, where="the primary", primary=True)
-            connector, password = roles.connector(config, conn)
-            carry_out(conn, _primary_plan(config, conn, connector, tell), "primary")
-    if whole and print_:
-        scripts.append(_topic_script(config))
-    elif whole:
-        if password is not None:
-            _read_back(config, password, tell)
-        for line in topic.ensure(config):
-            tell(line)
-    for name in said.some_replicas(config):
+        if not said.replicas:
+            _primary(config, conn, primary, work)
+    if not said.replicas:
+        _topic(config, work)
+    for name in names:
         with _session(config, admin_dsn if len(said.replicas) == 1 else None, name) as conn:
-            carry_out(conn, _replica_plan(config, conn, name, primary), name)
-    script = "\n\n".join(scripts)
+            _replica(config, conn, name, primary, work)
+    script = "\n\n".join(work.scripts)
     if print_:
         emit(said, {"script": script}, script)
     else:
-        emit(said, {"done": told}, "ready; next: cdc connectors apply")
+        emit(said, {"done": work.told}, "ready; next: cdc connectors apply")
 
 
 @contextlib.contextmanager
@@ -83,18 +90,50 @@ def _session(
             yield conn
         except CdcError as error:
             raise error.at(replica=replica) from error.__cause__
+        except psycopg.OperationalError as error:
+            raise Unreachable(
+                f"the session on {postgres.address(dsn)} broke: {postgres.first_line(error)}",
+                safe="what was told above is done; nothing else was changed",
+                next="run `cdc setup` again",
+                replica=replica,
+            ) from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise NotReady(
+                f"{conn.info.user} may not look at {postgres.address(dsn)} as setup must: "
+                f"{error.diag.message_primary}",
+                safe="nothing was changed there",
+                next=steps.ADMIN,
+                replica=replica,
+                sqlstate=error.sqlstate,
+            ) from error
 
 
-def _primary_plan(
-    config: Config, conn: psycopg.Connection[Any], connector: Login, tell: Callable[[str], None]
-) -> list[Step]:
+def _primary(config: Config, conn: psycopg.Connection[Any], found: Server, work: Work) -> None:
+    provision.check_server(found, where="the primary", primary=True)
     catalog = tables.read(conn)
     wanted = tables.select(config, catalog)
-    _judge(config, wanted, tell)
+    _judge(config, wanted, work.tell)
     # pg_dump locks every table that it writes down, which takes the right to read it.
     dumped = [t.oid for t in catalog if t.kind != "f"] if config.bootstrap.schema == "all" else []
-    daemon = roles.daemon(config.primary.dsn, conn)
-    return provision.steps(conn, config, wanted, dumped=dumped, connector=connector, daemon=daemon)
+
+    def plan() -> list[Step]:
+        return provision.steps(
+            conn, config, wanted, dumped=dumped, connector=roles.connector(config, conn),
+            daemon=roles.daemon(config.primary.dsn, conn),
+        )  # fmt: skip
+
+    work.carry_out(conn, plan, "primary")
+    password = roles.connector_password(config)
+    if password is None or work.print_:
+        return
+    if differ := roles.settings_seen(config, password, provision.CONNECTOR_SETTINGS):
+        raise NotReady(
+            f"a fresh login of {config.connector_role} does not get its settings: "
+            + ", ".join(f"{name} is {value}" for name, value in differ.items()),
+            safe="values captured with them would arrive altered",
+            next="remove what sets them otherwise for that role (pg_db_role_setting, PGOPTIONS)",
+        )
+    work.tell(f"primary: role {config.connector_role}: logs in, settings read back")
 
 
 def _judge(config: Config, wanted: Selection, tell: Callable[[str], None]) -> None:
@@ -104,13 +143,12 @@ def _judge(config: Config, wanted: Selection, tell: Callable[[str], None]) -> No
     for text in wanted.idle_patterns:
         tell(f"primary: warning: the pattern {text} matches no table")
     if wanted.refused:
-        first, *rest = wanted.refused
         raise SchemaMismatch(
-            "\n".join([f"{len(wanted.refused)} findings on tables that cannot be replicated truly:",
-                       *(f"  {complaint}" for complaint in (first, *rest))]),
+            "\n".join(["these tables cannot be replicated as they are:",
+                       *(f"  {complaint}" for complaint in wanted.refused)]),
             safe="nothing was changed",
             next="mend or exclude each of them (primary.exclude), then run `cdc setup` again",
-            table=str(first.table),
+            table=str(wanted.refused[0].table),
         )  # fmt: skip
     if not wanted.published:
         raise NotReady(
@@ -120,22 +158,22 @@ def _judge(config: Config, wanted: Selection, tell: Callable[[str], None]) -> No
         )
 
 
-def _read_back(config: Config, password: str, tell: Callable[[str], None]) -> None:
-    """See through the eyes of the connector's role whether its settings hold."""
-    differ = roles.settings_seen(config, password, provision.CONNECTOR_SETTINGS)
-    if differ:
-        raise NotReady(
-            f"a fresh login of {config.connector_role} does not get its settings: "
-            + ", ".join(f"{name} is {value}" for name, value in differ.items()),
-            safe="nothing is captured with them yet, or the connector must be stopped",
-            next="remove what sets them otherwise for that role (pg_db_role_setting, PGOPTIONS)",
-        )
-    tell(f"primary: role {config.connector_role}: logs in, settings read back")
+def _topic(config: Config, work: Work) -> None:
+    if not work.print_:
+        for line in topic.ensure(config):
+            work.tell(line)
+        return
+    options = " ".join(f"--config {k}={v}" for k, v in topic.settings(config).items())
+    work.scripts.append(
+        f"-- topic, with Kafka's own tool:\n-- kafka-topics.sh --bootstrap-server "
+        f"{config.kafka.bootstrap_servers} --create --if-not-exists --topic {config.topic} "
+        f"--partitions 1 --replication-factor {config.kafka.topic.replication_factor} {options}"
+    )
 
 
-def _replica_plan(
-    config: Config, conn: psycopg.Connection[Any], name: str, primary: Server
-) -> list[Step]:
+def _replica(
+    config: Config, conn: psycopg.Connection[Any], name: str, primary: Server, work: Work
+) -> None:
     found = provision.server(conn, config)
     provision.check_server(found, where=f"replica {name}", primary=False)
     if (found.system_id, found.database) == (primary.system_id, primary.database):
@@ -145,13 +183,8 @@ def _replica_plan(
             next=f"correct replicas.{name}.dsn",
         )
     replica = config.replica(name)
-    return state.steps(conn, config, replica, roles.daemon(replica.dsn, conn))
 
+    def plan() -> list[Step]:
+        return state.steps(conn, config, replica, roles.daemon(replica.dsn, conn))
 
-def _topic_script(config: Config) -> str:
-    options = " ".join(f"--config {k}={v}" for k, v in topic.settings(config).items())
-    return (
-        f"-- topic, with Kafka's own tool:\n-- kafka-topics.sh --bootstrap-server "
-        f"{config.kafka.bootstrap_servers} --create --if-not-exists --topic {config.topic} "
-        f"--partitions 1 --replication-factor {config.kafka.topic.replication_factor} {options}"
-    )
+    work.carry_out(conn, plan, name)

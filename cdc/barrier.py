@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -26,8 +27,11 @@ from cdc.errors import CdcError, ConnectRefused, NotReady, Unreachable
 
 PREFIX = "cdc.barrier"
 
-#: Seconds a barrier may take from the primary through Kafka Connect into the topic.
-TIMEOUT = 60.0
+#: Seconds without any transaction in the topic after which the barrier is given up.
+SILENCE = 60.0
+
+#: Seconds between two lines that say what is waited for.
+_SAY_EVERY = 5.0
 
 _SAFE = "nothing was copied and no table was emptied"
 
@@ -138,27 +142,33 @@ class Watch:
     def close(self) -> None:
         self._consumer.close()
 
-    def until(self, mark: Mark, timeout: float = TIMEOUT) -> Passed:
-        """Read on until the END of the barrier's transaction.
+    def until(self, mark: Mark, note: Callable[[str], None], silence: float = SILENCE) -> Passed:
+        """Read on until the END of the barrier's transaction, however many are before it.
 
         Raises ConnectRefused, NotReady or Unreachable, saying which part is probably at fault,
-        when it does not come within `timeout` seconds.
+        when no transaction comes for `silence` seconds.
         """
         wanted = base64.b64encode(mark.token.encode()).decode()
-        deadline = time.monotonic() + timeout
         txid: str | None = None
-        records = 0
-        while (left := deadline - time.monotonic()) > 0:
-            for message in self._consumer.consume(500, min(left, 0.5)):
+        seen = 0
+        heard_at = said_at = time.monotonic()
+        while (now := time.monotonic()) - heard_at < silence:
+            if seen and now - said_at >= _SAY_EVERY:
+                said_at = now
+                note(f"the connector is behind: {seen:,} records before the barrier so far")
+            for message in self._consumer.consume(500, 0.5):
                 value = self._value(message)
-                records += 1
+                # Heartbeats without a transaction go on when nothing else does.
+                if value.transaction or value.status:
+                    heard_at = now
+                    seen += 1
                 if value.message and value.transaction and value.message.content == wanted:
                     txid = value.transaction.id.partition(":")[0]
                 if txid and value.status == "END" and value.id:
                     ended, _colon, end_lsn = value.id.partition(":")
                     if ended == txid:
                         return _passed(message, int(end_lsn))
-        raise diagnose(self._config, timeout, records)
+        raise diagnose(self._config, silence, seen)
 
     def _value(self, message: Message) -> _Value:
         error = message.error()
@@ -182,11 +192,11 @@ def _passed(message: Message, end_lsn: int) -> Passed:
 
 
 def pass_through(
-    config: Config, primary: psycopg.Connection[Any], timeout: float = TIMEOUT
+    config: Config, primary: psycopg.Connection[Any], note: Callable[[str], None]
 ) -> Passed:
     """Write a barrier and wait until it was read from the topic."""
     with contextlib.closing(Watch(config)) as watch:
-        return watch.until(emit(primary), timeout)
+        return watch.until(emit(primary), note)
 
 
 def connector(config: Config) -> Health:
@@ -209,17 +219,17 @@ def connector(config: Config) -> Health:
     return health
 
 
-def diagnose(config: Config, timeout: float, records: int) -> CdcError:
+def diagnose(config: Config, silence: float, records: int) -> CdcError:
     """Return why a barrier probably did not arrive, after asking Kafka Connect."""
-    what = f"a barrier written on the primary did not reach the topic within {timeout:g} s"
+    what = "a barrier written on the primary did not reach the topic"
     try:
         health = connector(config)
     except CdcError as error:
         return type(error)(f"{what}: {error.what}", safe=_SAFE, next=error.next)
     said = (
-        f"{records} other records came meanwhile: it is far behind"
+        f"after {records:,} other records nothing came for {silence:g} s"
         if records
-        else "nothing came at all"
+        else f"nothing came for {silence:g} s"
     )
     return NotReady(
         f"{what}, though Kafka Connect says of the connector: {health}; {said}",

@@ -18,7 +18,18 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from cdc import barrier, copying, filling, finishing, postgres, schema_load, snapshot, tables, topic
+from cdc import (
+    barrier,
+    copying,
+    filling,
+    finishing,
+    planning,
+    postgres,
+    schema_load,
+    snapshot,
+    tables,
+    topic,
+)
 from cdc.config import Config
 from cdc.copying import Sessions
 from cdc.errors import CdcError, SchemaMismatch
@@ -106,7 +117,7 @@ class Bootstrap:
         try:
             self._note("waiting for a barrier to come through the topic")
             info = topic.describe(self._config)
-            passed = barrier.pass_through(self._config, self._primary)
+            passed = barrier.pass_through(self._config, self._primary, self._note)
             with snapshot.exported(
                 self._config.primary.dsn, self._application,
                 self._config.bootstrap.slot_timeout, self._note,
@@ -168,7 +179,9 @@ class Bootstrap:
         settings = self._config.primary
         programs = schema_load.programs(self._primary.info.server_version)
         without = (
-            () if self._plan.whole_schema or settings.admin_dsn else _unreadable(self._primary)
+            ()
+            if self._plan.whole_schema or settings.admin_dsn
+            else schema_load.unreadable(self._primary)
         )
         with schema_load.dumped(
             programs, settings.admin_dsn or settings.dsn, name, without
@@ -211,7 +224,9 @@ class Bootstrap:
         """Raise SchemaMismatch unless the replica's tables can take the rows and find them by key."""
         here = {t.name: t for t in tables.read(self._replica)}
         for table in found:
-            if differences := _differences(table, here.get(table.name), self._config):
+            if differences := planning.differences(
+                table, here.get(table.name), with_key=self._config.bootstrap.schema == "none"
+            ):
                 raise SchemaMismatch(
                     f"{table.name} on the replica is not what the primary has: {'; '.join(differences)}",
                     safe="nothing was copied and no table was emptied",
@@ -224,8 +239,8 @@ class Bootstrap:
         self, taken: Snapshot, found: Sequence[Table], archive: Archive | None,
         entries: Sequence[Entry], jobs: int,
     ) -> Tally:  # fmt: skip
-        sizes = [(t, _size(taken.keeper, t)) for t in found]
-        indexes = _by_table(entries, taken.keeper)
+        sizes = [(t, copying.size(taken.keeper, t)) for t in found]
+        indexes = schema_load.by_table(entries, taken.keeper)
 
         def whole(table: Table, tally: Tally) -> None:
             """Make the table fit for the daemon, then say so."""
@@ -266,62 +281,6 @@ class Bootstrap:
         if not self._plan.whole_schema:
             wanted = tuple(k for k in wanted if k.table in names or k.refers_to in names)
         return finishing.add_foreign_keys(self._replica, wanted, names)
-
-
-def _size(conn: Connection, table: Table) -> int:
-    row = conn.execute("SELECT pg_relation_size(%s::oid)", [table.oid]).fetchone()
-    return int(row[0] or 0) if row else 0
-
-
-def _by_table(entries: Sequence[Entry], conn: Connection) -> dict[int, list[Entry]]:
-    """Return the entries of indexes and of constraints made of one, by the table's oid."""
-    tables_of = dict(
-        conn.execute(
-            "SELECT indexrelid::oid, indrelid::oid FROM pg_index"
-            " UNION ALL SELECT oid, conrelid FROM pg_constraint WHERE contype IN ('p', 'u', 'x')"
-        ).fetchall()
-    )
-    found: dict[int, list[Entry]] = {}
-    for entry in entries:
-        if entry.kind in ("INDEX", "CONSTRAINT") and entry.oid in tables_of:
-            found.setdefault(tables_of[entry.oid], []).append(entry)
-    return found
-
-
-def _unreadable(conn: Connection) -> tuple[str, ...]:
-    """Return the tables whose definition pg_dump could not lock, as patterns for it."""
-    rows = conn.execute(
-        "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) FROM pg_class c"
-        " JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE c.relkind IN ('r', 'p') AND n.nspname NOT LIKE 'pg\\_%%'"
-        " AND n.nspname <> 'information_schema' AND NOT has_table_privilege(c.oid, 'SELECT')",
-        (),
-    )
-    return tuple(name for (name,) in rows)
-
-
-def _differences(table: Table, here: Table | None, config: Config) -> list[str]:
-    """Say why rows of the primary's `table` do not fit the replica's `here`."""
-    if here is None:
-        return ["it does not exist there"]
-    found = []
-    if here.kind != "r":
-        found.append("it is not an ordinary table")
-    theirs = {c.name: c for c in table.columns}
-    ours = {c.name: c for c in here.columns}
-    for name, column in theirs.items():
-        mine = ours.get(name)
-        if mine is None:
-            found.append(f"the column {name} is missing")
-        elif mine.type != column.type:
-            found.append(f"the column {name} is {mine.type}, not {column.type}")
-        elif bool(mine.generated) != bool(column.generated):
-            found.append(f"the column {name} is generated on one end only")
-    found += [f"the column {name} is there only" for name in ours if name not in theirs]
-    # Where bootstrap loads the schema, the key comes after the rows.
-    if config.bootstrap.schema == "none" and here.key != table.key:
-        found.append(f"its primary key is {here.key or 'missing'}, not {table.key}")
-    return found
 
 
 def guard(error: psycopg.Error, replica: str) -> CdcError:

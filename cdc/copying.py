@@ -86,6 +86,12 @@ def pieces(sizes: Iterable[tuple[Table, int]], range_bytes: int = RANGE_BYTES) -
     return tuple(found)
 
 
+def size(conn: Connection, table: Table) -> int:
+    """Return the bytes of a table's own rows as stored, without what TOAST holds elsewhere."""
+    row = conn.execute("SELECT pg_relation_size(%s::oid)", [table.oid]).fetchone()
+    return int(row[0] or 0) if row else 0
+
+
 def columns(table: Table) -> tuple[str, ...]:
     """Return the columns that are copied: those the replica does not compute by itself."""
     return tuple(c.name for c in table.columns if not c.generated)
@@ -207,7 +213,8 @@ class _Copier:
             raise _failed(piece.table, error) from error
 
     def _stream(self, piece: Piece, source: Connection, target: Connection) -> Tally:
-        sent, left = 0, piece.weight
+        # The server sends a message per row; only the display relies on it.
+        sent, seen, left = 0, 0, piece.weight
         chunk: list[bytes | bytearray | memoryview] = []
         collected = 0
         with target.transaction(), target.cursor() as into, source.cursor() as out:
@@ -225,13 +232,14 @@ class _Copier:
                         # Text is about as long as what is stored; the end of the piece corrects it.
                         weight = min(collected, left)
                         left -= weight
-                        self._progress.add(Tally(0, collected, weight))
+                        self._progress.add(Tally(len(chunk), collected, weight))
                         sent += collected
+                        seen += len(chunk)
                         chunk.clear()
                         collected = 0
                 copied.write(b"".join(chunk))
             count = into.rowcount
-        self._progress.add(Tally(count, collected, left))
+        self._progress.add(Tally(count - seen, collected, left))
         return Tally(count, sent + collected, piece.weight)
 
     def _finished(self, piece: Piece, tally: Tally) -> None:

@@ -204,6 +204,30 @@ def _astray(config: Config, where: topic.TopicInfo, reached: Reached) -> str | N
     return None
 
 
+def differences(table: Table, here: Table | None, *, with_key: bool) -> list[str]:
+    """Say why rows of the primary's `table` do not fit the replica's `here`."""
+    if here is None:
+        return ["it does not exist there"]
+    found = []
+    if here.kind != "r":
+        found.append("it is not an ordinary table")
+    theirs = {c.name: c for c in table.columns}
+    ours = {c.name: c for c in here.columns}
+    for name, column in theirs.items():
+        mine = ours.get(name)
+        if mine is None:
+            found.append(f"the column {name} is missing")
+        elif mine.type != column.type:
+            found.append(f"the column {name} is {mine.type}, not {column.type}")
+        elif bool(mine.generated) != bool(column.generated):
+            found.append(f"the column {name} is generated on one end only")
+    found += [f"the column {name} is there only" for name in ours if name not in theirs]
+    # Where bootstrap loads the schema, the key comes after the rows.
+    if with_key and here.key != table.key:
+        found.append(f"its primary key is {here.key or 'missing'}, not {table.key}")
+    return found
+
+
 def _there(fill: Sequence[Table], here: Mapping[TableName, Table], name: str) -> None:
     if missing := sorted(t.name for t in fill if t.name not in here):
         raise SchemaMismatch(

@@ -205,6 +205,33 @@ def for_tables(entries: Sequence[Entry], oids: Collection[int]) -> tuple[Entry, 
     return tuple(e for e in entries if e.number in wanted)
 
 
+def by_table(entries: Sequence[Entry], conn: Connection) -> dict[int, list[Entry]]:
+    """Return the entries of indexes and of constraints made of one, by the table's oid."""
+    tables_of = dict(
+        conn.execute(
+            "SELECT indexrelid::oid, indrelid::oid FROM pg_index"
+            " UNION ALL SELECT oid, conrelid FROM pg_constraint WHERE contype IN ('p', 'u', 'x')"
+        ).fetchall()
+    )
+    found: dict[int, list[Entry]] = {}
+    for entry in entries:
+        if entry.kind in ("INDEX", "CONSTRAINT") and entry.oid in tables_of:
+            found.setdefault(tables_of[entry.oid], []).append(entry)
+    return found
+
+
+def unreadable(conn: Connection) -> tuple[str, ...]:
+    """Return the tables whose definition pg_dump could not lock, as patterns for it."""
+    rows = conn.execute(
+        "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) FROM pg_class c"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.relkind IN ('r', 'p') AND n.nspname NOT LIKE 'pg\\_%%'"
+        " AND n.nspname <> 'information_schema' AND NOT has_table_privilege(c.oid, 'SELECT')",
+        (),
+    )
+    return tuple(name for (name,) in rows)
+
+
 def absent(entries: Sequence[Entry], primary: Connection, replica: Connection) -> tuple[Entry, ...]:
     """Return the entries whose object the replica does not have.
 

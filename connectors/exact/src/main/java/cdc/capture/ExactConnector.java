@@ -34,6 +34,9 @@ public final class ExactConnector extends PostgresConnector {
         for (ConfigValue value : super.validate(config).configValues()) {
             values.put(value.name(), value);
         }
+        // Connect looks every defined key up here, and fails with a NullPointerException otherwise.
+        config().names().forEach(name -> values.computeIfAbsent(name,
+                key -> new ConfigValue(key, config.get(key), List.of(), new ArrayList<>())));
         Profile.violations(config)
                 .forEach((key, message) -> values.computeIfAbsent(key, ConfigValue::new).addErrorMessage(message));
         return new Config(new ArrayList<>(values.values()));

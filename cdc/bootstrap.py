@@ -81,6 +81,7 @@ class Bootstrap:
         self._note = note
         self._application = config.application_name(name, "bootstrap")
         self._schema_lock = threading.Lock()
+        self._stopping = threading.Event()
 
     def run(self, jobs: int) -> Filled:
         """Do what the plan says.
@@ -248,7 +249,11 @@ class Bootstrap:
                 with self._schema_lock:
                     missing = schema_load.absent(mine, self._primary, self._replica)
                 schema_load.restore(
-                    archive, missing, self._config.replica(self._name).dsn, "post-data"
+                    archive,
+                    missing,
+                    self._config.replica(self._name).dsn,
+                    "post-data",
+                    self._stopping,
                 )
             with self._target() as conn:
                 conn.autocommit = True
@@ -258,14 +263,16 @@ class Bootstrap:
         sessions = Sessions(
             lambda: snapshot.session(self._config.primary.dsn, self._application, taken.name),
             self._target,
+            jobs,
         )
         with CopyProgress(f"copying into {self._name}", sum(s for _t, s in sizes)) as progress:
-            copying.copy(copying.pieces(sizes), jobs, sessions, whole, progress)
+            copying.copy(copying.pieces(sizes), sessions, whole, progress, self._stopping)
             return progress.done
 
     def _target(self) -> Connection:
         replica = self._config.replica(self._name)
-        settings = dict(snapshot.ENDURING)
+        # A COPY of a bootstrap that was killed must not keep its table locked.
+        settings = {**snapshot.ENDURING, "client_connection_check_interval": "10s"}
         if replica.triggers == "session":
             settings["session_replication_role"] = "replica"
         return postgres.connect(replica.dsn, self._application, settings=settings)

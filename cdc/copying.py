@@ -59,6 +59,7 @@ class Sessions:
 
     source: Callable[[], Connection]
     target: Callable[[], Connection]
+    pairs: int
 
 
 def pieces(sizes: Iterable[tuple[Table, int]], range_bytes: int = RANGE_BYTES) -> tuple[Piece, ...]:
@@ -121,18 +122,19 @@ def _list(table: Table) -> sql.Composed:
 
 def copy(
     work: Sequence[Piece],
-    jobs: int,
     sessions: Sessions,
     on_whole: Callable[[Table, Tally], None],
     progress: CopyProgress,
+    stopping: threading.Event,
 ) -> None:
-    """Copy all pieces with up to `jobs` pairs of sessions.
+    """Copy all pieces with as many pairs of sessions as `sessions` allows.
 
     `on_whole` is called, in a worker's thread, when all pieces of a table are committed. The first
-    error ends everything and is raised, as is an interruption of the calling thread.
+    error ends everything and is raised, as is an interruption of the calling thread; `stopping`
+    is set then, so that what `on_whole` does may end too.
     """
-    copier = _Copier(work, sessions, on_whole, progress)
-    count = max(1, min(jobs, len(work)))
+    copier = _Copier(work, sessions, on_whole, progress, stopping)
+    count = max(1, min(sessions.pairs, len(work)))
     with ThreadPoolExecutor(count, thread_name_prefix="copy") as pool:
         futures: list[Future[None]] = [pool.submit(copier.work) for _ in range(count)]
         try:
@@ -140,9 +142,8 @@ def copy(
         finally:
             if not all(f.done() and f.exception() is None for f in futures):
                 copier.stop()
-    errors = [e for f in futures if (e := f.exception()) is not None]
-    for error in sorted(errors, key=lambda e: isinstance(e, Stopped)):
-        raise error
+    if copier.failure is not None:
+        raise copier.failure
 
 
 class _Copier:
@@ -154,6 +155,7 @@ class _Copier:
         sessions: Sessions,
         on_whole: Callable[[Table, Tally], None],
         progress: CopyProgress,
+        stopping: threading.Event,
     ) -> None:
         self._queue: queue.SimpleQueue[Piece] = queue.SimpleQueue()
         self._left: dict[Any, int] = {}
@@ -165,8 +167,10 @@ class _Copier:
         self._on_whole = on_whole
         self._progress = progress
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
+        self._stopping = stopping
         self._open: set[Connection] = set()
+        #: What went wrong first; the rest follows from it.
+        self.failure: BaseException | None = None
 
     def stop(self) -> None:
         """Make every worker give up soon, also one that waits for a server."""
@@ -178,7 +182,15 @@ class _Copier:
                     conn.cancel_safe(timeout=5)
 
     def work(self) -> None:
-        """Take pieces until none is left."""
+        """Take pieces until none is left; remember the first failure of all threads."""
+        try:
+            self._work()
+        except BaseException as error:
+            with self._lock:
+                self.failure = self.failure or error
+            raise
+
+    def _work(self) -> None:
         with contextlib.ExitStack() as stack:
             source = self._opened(stack, self._sessions.source)
             target = self._opened(stack, self._sessions.target)

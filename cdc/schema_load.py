@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -265,10 +266,16 @@ def _exists(replica: Connection, kind: str, names: list[str], args: list[str]) -
     return True
 
 
-def restore(archive: Archive, entries: Sequence[Entry], dsn: str, section: str) -> None:
+def restore(
+    archive: Archive,
+    entries: Sequence[Entry],
+    dsn: str,
+    section: str,
+    stopping: threading.Event | None = None,
+) -> None:
     """Restore those of the entries that belong to `section`, in one transaction.
 
-    Raises SchemaMismatch with what the replica said.
+    Raises SchemaMismatch with what the replica said, also when `stopping` made it give up.
     """
     if not entries:
         return
@@ -279,7 +286,7 @@ def restore(archive: Archive, entries: Sequence[Entry], dsn: str, section: str) 
         "--no-privileges", f"--section={section}", "--single-transaction", "--exit-on-error",
         f"--use-list={listing}", str(archive.path),
     ]  # fmt: skip
-    done = _run(argv, dsn)
+    done = _run(argv, dsn, stopping)
     if done.returncode != 0:
         raise SchemaMismatch(
             f"the replica refuses a part of the schema ({section}): {_told(done.stderr)}",
@@ -289,13 +296,29 @@ def restore(archive: Archive, entries: Sequence[Entry], dsn: str, section: str) 
         )
 
 
-def _run(argv: Sequence[str], dsn: str) -> subprocess.CompletedProcess[str]:
+def _run(
+    argv: Sequence[str], dsn: str, stopping: threading.Event | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a client program; a password travels in the environment, never in the command line."""
     password = conninfo.conninfo_to_dict(dsn).get("password")
     environment = {**os.environ, "PGAPPNAME": "cdc bootstrap", "LC_MESSAGES": "C"}
     if password is not None:
         environment["PGPASSWORD"] = str(password)
-    return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    with subprocess.Popen(
+        argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            while True:
+                try:
+                    out, err = process.communicate(timeout=0.2)
+                except subprocess.TimeoutExpired:
+                    if stopping is not None and stopping.is_set():
+                        process.terminate()
+                else:
+                    return subprocess.CompletedProcess(argv, process.returncode, out, err)
+        except BaseException:
+            process.kill()
+            raise
 
 
 def _told(stderr: str) -> str:

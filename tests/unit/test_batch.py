@@ -1,0 +1,129 @@
+"""Batches: whole transactions, pieces of large ones, and tables that are being copied."""
+
+from __future__ import annotations
+
+import pytest
+
+from cdc.batch import Buffer, Held, Torn
+from cdc.config import Apply as Limits
+from cdc.config import Size
+from cdc.events import Change, End
+from cdc.ledger import Apply, Commit, Restart
+from cdc.names import TableName
+from cdc.position import Coverage
+
+T, NEW = TableName("s", "t"), TableName("s", "new")
+
+
+def row(txid: int = 1, table: TableName = T) -> Apply:
+    return Apply(Change("c", table, None, {"id": "1"}, txid, 0, 0, 1, 0, 100))
+
+
+def commit(txid: int = 1, lsn: int = 500, *, contained: bool = False) -> Commit:
+    return Commit(End(txid, lsn, 1, {}, 0, 0, None), contained)
+
+
+def buffer(rows: int = 3, **coverage: Coverage) -> Buffer:
+    covered = {TableName("s", name): c for name, c in coverage.items()}
+    return Buffer(Limits(max_batch_rows=rows, max_batch_bytes=Size(1 << 20)), covered)
+
+
+COPIED = Coverage("copied", 100)
+
+
+def test_nothing_leaves_before_its_end() -> None:
+    """An open transaction is not taken, however often one asks."""
+    collected = buffer(t=COPIED)
+    collected.add(row())
+
+    assert collected.take() is None
+
+
+def test_whole_transactions_leave_together() -> None:
+    """All whole transactions leave as one batch, with every END, in order."""
+    collected = buffer(t=COPIED)
+    for txid in (1, 2):
+        collected.add(row(txid))
+        collected.add(commit(txid, 500 + txid))
+    batch = collected.take()
+
+    assert batch is not None
+    assert ([1, 2], [501, 502]) == ([c.txid for c in batch.changes], [e.lsn for e in batch.ends])
+    assert (0, 0) == (collected.rows, collected.size)
+
+
+def test_a_restarted_transaction_leaves_nothing_behind() -> None:
+    """Rows of a transaction that begins again are dropped."""
+    collected = buffer(t=COPIED)
+    for step in (row(), row(), Restart(1), row(), commit()):
+        collected.add(step)
+    batch = collected.take()
+
+    assert batch is not None
+    assert 1 == len(batch.changes)
+
+
+def test_a_restart_after_pieces_were_written_tears() -> None:
+    """When pieces of it are written, a transaction that begins again cannot go on."""
+    collected = buffer(rows=1, t=COPIED)
+    collected.add(row())
+    collected.take_piece(500)
+
+    with pytest.raises(Torn):
+        collected.add(Restart(1))
+
+
+def test_rows_that_the_copy_holds_are_skipped() -> None:
+    """Events of transactions that end at or before a table's snapshot are not applied to it."""
+    collected = buffer(t=Coverage("copied", 500), new=Coverage("copied", 499))
+    for step in (row(), row(table=NEW), commit(lsn=500)):
+        collected.add(step)
+    batch = collected.take()
+
+    assert batch is not None
+    assert ([NEW], 1) == ([c.table for c in batch.changes], batch.skipped)
+
+
+def test_uncovered_tables_are_skipped() -> None:
+    """Events of a table that was never filled here are left out; filling it takes a later snapshot."""
+    collected = buffer(t=COPIED)
+    for step in (row(table=NEW), commit()):
+        collected.add(step)
+    batch = collected.take()
+
+    assert batch is not None
+    assert ([], 1) == (batch.changes, batch.skipped)
+
+
+@pytest.mark.parametrize("state", [Coverage("registered", None), Coverage("copying", 400)])
+def test_a_table_being_copied_holds_what_comes_after_its_snapshot(state: Coverage) -> None:
+    """What came before the held transaction leaves first; the held one waits, whole."""
+    collected = buffer(t=COPIED, new=state)
+    for step in (row(1), commit(1, 450), row(2), row(2, NEW), commit(2, 500)):
+        collected.add(step)
+    first = collected.take()
+
+    assert first is not None
+    assert [450] == [e.lsn for e in first.ends]
+    with pytest.raises(Held):
+        collected.take()
+
+
+def test_only_a_copy_that_may_hold_the_rows_needs_the_end() -> None:
+    """The END of a large transaction is needed as long as a copy is newer than the least it can be."""
+    collected = buffer(rows=1, t=Coverage("copied", 700))
+    collected.add(row())
+
+    assert collected.needs_end(600)
+    assert not collected.needs_end(700)
+
+
+def test_contained_transactions_bring_no_rows() -> None:
+    """A transaction that the bootstrap's snapshot holds moves the position and writes nothing."""
+    collected = buffer(t=Coverage("copied", 500))
+    collected.add(row())
+    collected.add(commit(lsn=400, contained=True))
+    batch = collected.take()
+
+    assert batch is not None
+    assert ([], 1) == (batch.changes, len(batch.ends))

@@ -1,0 +1,186 @@
+"""The loss ledger over generated logs: what a connector repeats is discarded, what it loses is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdc.errors import BrokenStream
+from cdc.events import Begin, Change, End, Event, Heartbeat, Message
+from cdc.ledger import Apply, Commit, Incomplete, Ledger, Restart
+from cdc.names import TableName
+
+T = TableName("s", "t")
+START = 1000
+
+
+def transaction(txid: int, end: int, rows: int, previous: int | None) -> list[Event]:
+    """Return one source transaction as the topic has it; 0 rows for excluded tables."""
+    changes: list[Event] = [
+        Change("c", T, None, {"id": f"{txid}.{n}"}, txid, end - 50 + n, previous, n, 0, 10)
+        for n in range(1, rows + 1)
+    ]
+    counts = {"s.t": rows} if rows else {}
+    return [Begin(txid, 0), *changes, End(txid, end, rows, counts, 0, 0, None)]
+
+
+def chain(sizes: Iterable[int], start: int = START) -> list[list[Event]]:
+    """Return consecutive transactions; each names the end of the one before."""
+    made, end = [], start
+    for n, size in enumerate(sizes, 1):
+        made.append(transaction(n, end + 100, size, end))
+        end += 100
+    return made
+
+
+def applied(ledger: Ledger, events: Iterable[Event]) -> list[int]:
+    """Feed the ledger; return the txids committed, with rows only of those that committed whole."""
+    done: list[int] = []
+    rows: list[str] = []
+    for event in events:
+        match ledger.accept(event):
+            case Apply(change):
+                rows.append(str((change.after or {})["id"]))
+            case Restart(txid):
+                rows = [r for r in rows if not r.startswith(f"{txid}.")]
+            case Commit(end, contained):
+                if not contained:
+                    assert [f"{end.txid}.{n}" for n in range(1, end.total + 1)] == rows
+                    done.append(end.txid)
+                rows = []
+    return done
+
+
+sizes = st.lists(st.integers(0, 4), min_size=1, max_size=8)
+
+
+#: Where a run of the connector ends (in transactions sent whole, then events of the next) and how
+#: many commits before that the next one begins.
+runs = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 6), st.integers(0, 3)), max_size=4)
+
+
+@given(sizes, runs)
+def test_a_connector_that_starts_again_at_a_commit_repeats_nothing(
+    lengths: list[int], stops: list[tuple[int, int, int]]
+) -> None:
+    """After any number of restarts at earlier commits, each transaction is applied exactly once."""
+    made = chain(lengths)
+    log: list[Event] = []
+    at = 0
+    for whole, part, back in stops:
+        upto = min(at + whole, len(made) - 1)
+        log += [event for t in made[at:upto] for event in t] + made[upto][:-1][:part]
+        at = max(0, upto - back)
+    log += [event for t in made[at:] for event in t]
+
+    assert list(range(1, len(made) + 1)) == applied(Ledger(START, [(0, START)]), log)
+
+
+@given(sizes.filter(lambda s: sum(s) > 0), st.data())
+def test_a_lost_record_is_never_passed_over(lengths: list[int], data: st.DataObject) -> None:
+    """With any one record of a transaction with rows gone, that transaction never commits."""
+    made = chain(lengths)
+    index = data.draw(st.sampled_from([i for i, n in enumerate(lengths) if n]))
+    gone = data.draw(st.integers(0, len(made[index]) - 1))
+    del made[index][gone]
+    count = len(made)
+    made.append(transaction(count + 1, START + 100 * (count + 1), 1, START + 100 * count))
+    ledger = Ledger(START, [(0, START)])
+    done: list[int] = []
+
+    def follow() -> None:
+        for step in (ledger.accept(event) for t in made for event in t):
+            match step:
+                case Commit(end, _):
+                    done.append(end.txid)
+
+    with pytest.raises((BrokenStream, Incomplete)):
+        follow()
+
+    assert list(range(1, index + 1)) == done
+
+
+@given(sizes)
+def test_a_lost_transaction_with_rows_is_noticed_at_the_next_one(lengths: list[int]) -> None:
+    """A transaction missing whole breaks the chain at the next one with rows."""
+    made = chain([*lengths, 2, 1])
+    log = [event for t in (*made[:-2], made[-1]) for event in t]
+
+    with pytest.raises(BrokenStream, match="transactions are missing"):
+        applied(Ledger(START, [(0, START)]), log)
+
+
+def test_a_late_transaction_that_was_never_applied_is_no_duplicate() -> None:
+    """A transaction that arrives behind later ones, and is not among those applied, stops all."""
+    first, late, third = chain([1, 0, 0])
+    late = transaction(2, START + 150, 1, START + 50)
+    ledger = Ledger(START, [(0, START)])
+    applied(ledger, [*first, *third])
+
+    with pytest.raises(BrokenStream, match="comes late"):
+        applied(ledger, late)
+
+
+def test_a_transaction_the_snapshot_holds_is_not_applied() -> None:
+    """Right after a bootstrap, transactions that end at or before the snapshot only move on."""
+    ledger = Ledger(START, [])
+    inside = transaction(1, START, 3, START - 500)
+    across = transaction(2, START + 10, 2, START)
+
+    assert [2] == applied(ledger, [*inside, *across])
+    assert [(2, START + 10)] == list(ledger.ring)
+
+
+def test_a_long_transaction_across_the_snapshot_is_applied() -> None:
+    """A transaction that began before the snapshot and ends after it is new, whatever it follows."""
+    assert [7] == applied(Ledger(START, []), transaction(7, START + 10, 2, START - 300))
+
+
+def test_a_transaction_open_across_another_one_s_repetition_goes_on() -> None:
+    """A repeated older transaction inside an open one is discarded and the open one stays whole."""
+    first, second = chain([2, 3])
+    ledger = Ledger(START, [(0, START)])
+
+    assert [1, 2] == applied(ledger, [*first, *second[:2], *first, *second[2:]])
+
+
+def test_counts_that_do_not_match_are_incomplete() -> None:
+    """An END that counts more events than came is a finding, and nothing is committed by it."""
+    (only,) = chain([3])
+    ledger = Ledger(START, [(0, START)])
+
+    with pytest.raises(Incomplete) as found:
+        applied(ledger, [*only[:3], only[-1]])
+
+    assert (3, 2) == (found.value.end.total, found.value.seen)
+
+
+def test_rows_without_a_beginning_stop_all() -> None:
+    """A row of a transaction that neither began nor was applied is not guessed about."""
+    with pytest.raises(BrokenStream, match="without the transaction's beginning"):
+        applied(Ledger(START, [(0, START)]), chain([2])[0][1:])
+
+
+def test_a_connector_without_memory_stops_all() -> None:
+    """An event that follows nothing known (offsets deleted, slot made anew) is a break."""
+    with pytest.raises(BrokenStream, match="without knowing what it sent before"):
+        applied(Ledger(START, [(0, START)]), transaction(5, START + 100, 1, None))
+
+
+def test_a_message_outside_transactions_may_stand_in_the_chain() -> None:
+    """A non-transactional message takes the place of the last END in the next event's link."""
+    message = Message("app", b"", None, START + 40, START + 40, None, 0)
+    after = transaction(3, START + 100, 1, START + 40)
+
+    assert [3] == applied(Ledger(START, [(0, START)]), [message, *after])
+
+
+def test_heartbeats_may_stand_anywhere() -> None:
+    """Debezium's own heartbeats change nothing, inside transactions and outside."""
+    first, second = chain([2, 2])
+    log = [e for event in (*first, *second) for e in (Heartbeat(0), event)]
+
+    assert [1, 2] == applied(Ledger(START, [(0, START)]), log)

@@ -130,9 +130,10 @@ def _rebalancing(response: requests.Response) -> bool:
 
 
 def _message(response: requests.Response) -> str:
-    """Return the first line of what a refusal says."""
+    """Return what a refusal says, on one line, without the advice Connect adds."""
     try:
         told = str(response.json()["message"])
     except (ValueError, KeyError, TypeError):
         told = response.text or response.reason
-    return next((line.strip() for line in told.splitlines() if line.strip()), "no message")
+    told = told.partition("\nYou can also find")[0]
+    return " ".join(told.split())[:500] or "no message"

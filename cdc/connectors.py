@@ -44,7 +44,7 @@ FIXED = frozenset({
 _REFERENCE = re.compile(r"\$\{[^:}]+:[^}]*\}")
 
 #: Keys that hold secrets where Connect does not say so (producer overrides, unknown plugins).
-_SECRET = re.compile(r"password|secret|token|jaas|credential|private|api\.?key", re.IGNORECASE)
+_SECRET = re.compile(r"password|secret|token|jaas|credential|private|api[._-]?key", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,0 +1,157 @@
+"""Which tables the configured patterns select."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cdc import tables
+from cdc.config import Config, Connect, Kafka, Primary, Replica
+from cdc.errors import ConfigError
+from cdc.names import TableName
+from cdc.tables import Column, Selection, Table
+
+
+def column(name: str = "id", base: str = "integer") -> Column:
+    return Column(name, base, base, not_null=True, identity="", generated="")
+
+
+def table(name: str, **other: Any) -> Table:
+    given: dict[str, Any] = {
+        "oid": 1, "name": TableName(*name.split(".")), "kind": "r", "persistence": "p",
+        "replica_identity": "d", "row_security": False, "parent": None, "key": ("id",),
+        "key_immediate": True, "columns": (column(),),
+    }  # fmt: skip
+    return Table(**{**given, **other})
+
+
+def config(*include: str, exclude: tuple[str, ...] = ()) -> Config:
+    return Config(
+        name="app",
+        primary=Primary(dsn="dbname=app", tables=include, exclude=exclude),
+        kafka=Kafka(bootstrap_servers="localhost:1"),
+        connect=Connect(url="http://localhost:1"),
+        replicas={"r1": Replica(dsn="dbname=app")},
+    )
+
+
+def published(found: Selection) -> list[str]:
+    return [str(t.name) for t in found.published]
+
+
+PARTITIONED = (
+    table("app.p", kind="p"),
+    table("app.p_a", kind="p", parent=TableName("app", "p")),
+    table("app.p_a1", parent=TableName("app", "p_a")),
+    table("app.p_b", parent=TableName("app", "p")),
+)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "matches"),
+    [
+        ("app.*", "app.t", True),
+        ("app.*", "apple.t", False),
+        ("APP.T_?", "app.t_1", True),
+        ("app.t_?", "app.t_12", False),
+        ("app.t_[ab]", "app.t_b", True),
+        ('"App".*', "App.t", True),
+        ('"App".*', "app.t", False),
+        ('app."T*"', "app.T*", True),
+        ('app."T*"', "app.Tx", False),
+        ('app."T"*', "app.Tx", True),
+        ("app.[a-z]*", "app.T", False),
+    ],
+)
+def test_patterns_are_shell_patterns_quoted_as_in_sql(
+    pattern: str, name: str, matches: bool
+) -> None:
+    """Wildcards count outside quotes only, and what is not quoted is lower case."""
+    assert matches == tables.pattern(pattern).matches(TableName(*name.split(".")))
+
+
+@pytest.mark.parametrize("text", ["", "app", "a.b.c", 'a."b', "a.", ".b", "*"])
+def test_a_malformed_pattern_is_refused(text: str) -> None:
+    """What is not schema.table is a configuration error that shows how to write it."""
+    with pytest.raises(ConfigError, match="not a table pattern") as raised:
+        tables.pattern(text)
+
+    assert "schema.table" in raised.value.next
+
+
+def test_excluded_tables_are_left_out() -> None:
+    """A table that both tables and exclude match is not replicated."""
+    catalog = (table("app.keep"), table("app.tmp_1"), table("other.t"))
+
+    found = tables.select(config("app.*", exclude=("app.tmp_*",)), catalog)
+
+    assert ["app.keep"] == published(found)
+
+
+def test_a_partitioned_table_brings_its_partitions() -> None:
+    """The root stands for its whole tree in the publication; the leaves carry the rows."""
+    found = tables.select(config("app.p"), PARTITIONED)
+
+    assert ["app.p"] == published(found)
+    assert ["app.p_a1", "app.p_b"] == [str(t.name) for t in found.rows]
+    assert ["app.p", "app.p_a"] == [str(t.name) for t in found.partitioned]
+
+
+def test_a_middle_partition_brings_what_is_below_it_only() -> None:
+    """A pattern that matches a partition carries that branch and not its siblings."""
+    found = tables.select(config("app.p_a"), PARTITIONED)
+
+    assert ["app.p_a"] == published(found)
+    assert ["app.p_a1"] == [str(t.name) for t in found.rows]
+
+
+def test_a_partition_of_a_replicated_table_cannot_be_excluded() -> None:
+    """The publication carries the tree whole, so such an exclusion would be untrue."""
+    found = tables.select(config("app.*", exclude=("app.p_b",)), PARTITIONED)
+
+    assert ["app.p_b"] == [str(c.table) for c in found.refused]
+    assert "app.p" in found.refused[0].fix
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ({"key": ()}, "no primary key"),
+        ({"key": (), "replica_identity": "f"}, "no primary key"),
+        ({"key_immediate": False}, "deferrable primary key"),
+        ({"replica_identity": "n"}, "REPLICA IDENTITY NOTHING"),
+        ({"replica_identity": "i"}, "REPLICA IDENTITY USING INDEX"),
+    ],
+)
+def test_tables_that_cannot_be_carried_are_refused(fault: dict[str, Any], says: str) -> None:
+    """Each is named with what is wrong and what to do about it."""
+    found = tables.select(config("app.*"), (table("app.t", **fault), table("app.good")))
+
+    assert [TableName("app", "t")] == [c.table for c in found.refused]
+    assert says in found.refused[0].what
+    assert "exclude it" in found.refused[0].fix
+
+
+def test_a_deferrable_key_with_full_identity_is_carried() -> None:
+    """With REPLICA IDENTITY FULL the primary logs whole old rows, whatever its key is."""
+    good = table("app.t", key_immediate=False, replica_identity="f")
+
+    assert () == tables.select(config("app.*"), (good,)).refused
+
+
+@pytest.mark.parametrize("what", [{"kind": "f"}, {"persistence": "u"}])
+def test_tables_that_are_never_logged_are_left_out(what: dict[str, Any]) -> None:
+    """Foreign and unlogged tables are a warning: their rows are in no log."""
+    found = tables.select(config("app.*"), (table("app.t", **what), table("app.good")))
+
+    assert ["app.good"] == published(found)
+    assert [TableName("app", "t")] == [c.table for c in found.left_out]
+    assert () == found.refused
+
+
+def test_a_pattern_that_matches_nothing_is_named() -> None:
+    """A misspelt pattern does not go unnoticed, be it in tables or in exclude."""
+    found = tables.select(config("app.*", "ap.*", exclude=("app.tpm_*",)), (table("app.t"),))
+
+    assert ("ap.*", "app.tpm_*") == found.idle_patterns

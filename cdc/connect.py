@@ -25,9 +25,10 @@ _SAFE = "nothing was lost: a connector goes on from its stored offset"
 class Connect:
     """One Kafka Connect cluster; `url` may hold user and password, which no message shows."""
 
-    def __init__(self, url: str, *, patience: float = PATIENCE) -> None:
+    def __init__(self, url: str, *, patience: float = PATIENCE, timeout: float = TIMEOUT) -> None:
         self._url = url.rstrip("/")
         self._patience = patience
+        self._timeout = timeout
         self._session = requests.Session()
         # .netrc and proxies of the environment have no say about a service the file names.
         self._session.trust_env = False
@@ -71,11 +72,21 @@ class Connect:
 
     def _found(self, method: str, path: str) -> dict[str, Any] | None:
         response = self._send(method, path, None, absent=True)
-        return None if response is None else dict(response.json())
+        return None if response is None else dict(self._decoded(response))
 
     def _json(self, method: str, path: str, body: dict[str, str] | None = None) -> Any:
         response = self._send(method, path, body, absent=False)
-        return response.json() if response is not None and response.content else None
+        return self._decoded(response) if response is not None and response.content else None
+
+    def _decoded(self, response: requests.Response) -> Any:
+        try:
+            return response.json()
+        except ValueError:
+            raise ConnectRefused(
+                f"what answers at {self.shown} is not Kafka Connect: it does not send JSON",
+                safe=_SAFE,
+                next="check connect.url",
+            ) from None
 
     def _send(
         self, method: str, path: str, body: dict[str, str] | None, *, absent: bool
@@ -103,7 +114,7 @@ class Connect:
 
     def _once(self, method: str, path: str, body: dict[str, str] | None) -> requests.Response:
         try:
-            return self._session.request(method, self._url + path, json=body, timeout=TIMEOUT)
+            return self._session.request(method, self._url + path, json=body, timeout=self._timeout)
         except requests.RequestException as error:
             # The library's message repeats the URL with its credentials: only its kind is told.
             raise Unreachable(

@@ -40,6 +40,16 @@ FIXED = frozenset({
     "producer.override.enable.idempotence",
 })  # fmt: skip
 
+#: Of these, what no row or value rests on; a release may change them before the connector has them.
+_HARMLESS = frozenset({"name", "tasks.max", "tombstones.on.delete", "heartbeat.action.query"})
+
+#: Each of these leaves out or alters events, and the counts in the stream still agree.
+_FILTERS = re.compile(
+    r"(table|schema|column|message\.prefix)\.(include|exclude)\.list|column\.(mask|truncate)\..+"
+    r"|skip\.messages\.without\.change|post\.processors|predicates"
+    r"|transforms\.stream\.(predicate|negate)"
+)
+
 #: A whole value that is a reference the worker resolves, such as ${file:/path:key}.
 _REFERENCE = re.compile(r"\$\{[^:}]+:[^}]*\}")
 
@@ -95,20 +105,43 @@ def render(config: Config) -> Definition:
             f'connect.profile = "{config.connect.profile}" has no shipped connector definition',
             'set connect.profile = "exact"',
         )
-    if touched := sorted(FIXED & config.connect.options.keys()):
+    options = config.connect.options
+    if touched := sorted(key for key in options if key in FIXED or _FILTERS.fullmatch(key)):
         raise _wrong(
             f"connect.options sets {', '.join(touched)}, which this program decides: rows or "
             "values would be lost otherwise",
             "remove it from connect.options",
         )
-    values = _places(config)
-    raw = json.loads(resources.text(SHIPPED))
-    filled = {key: _fill(value, values) for key, value in raw["config"].items()}
-    options = {key: _as_text(value) for key, value in config.connect.options.items()}
+    values = _names(config) | _database(config)
+    filled = {key: _fill(value, values) for key, value in _shipped().items()}
     name = config.connector
     return Definition(
-        name, {"name": name, **{k: v for k, v in filled.items() if v is not None}, **options}
+        name,
+        {
+            "name": name,
+            **{key: value for key, value in filled.items() if value is not None},
+            **{key: _as_text(value) for key, value in options.items()},
+        },
     )
+
+
+def losing(config: Config, stored: Mapping[str, str]) -> tuple[Change, ...]:
+    """Return the keys of a stored connector with which rows or values would be lost silently.
+
+    All of them are set by the shipped definition, so one left out is one too: Connect's default
+    may be another.
+    """
+    names = _names(config)
+    wanted = {
+        key: _fill(text, names) for key, text in _shipped().items() if key in FIXED - _HARMLESS
+    }
+    found = [
+        Change(key, shown(key, stored.get(key)), value)
+        for key, value in wanted.items()
+        if stored.get(key) != value
+    ]
+    filters = sorted(key for key in stored if _FILTERS.fullmatch(key))
+    return (*found, *(Change(key, shown(key, stored[key]), None) for key in filters))
 
 
 def changes(
@@ -165,8 +198,12 @@ def shorten(trace: str) -> str:
     return "\n".join([*lines[:1], *causes[-1:]])
 
 
-def _places(config: Config) -> dict[str, str | None]:
-    """Return what stands for each `${…}` of the shipped file; None leaves its key out."""
+def _shipped() -> dict[str, str]:
+    return dict(json.loads(resources.text(SHIPPED))["config"])
+
+
+def _database(config: Config) -> dict[str, str | None]:
+    """Return what tells the connector where the primary is; None leaves a key out."""
     primary = conninfo.conninfo_to_dict(config.primary.dsn)
     database = config.connect.database
     host = database.host or primary.get("host")
@@ -180,8 +217,6 @@ def _places(config: Config) -> dict[str, str | None]:
     if name is None:
         raise _wrong("primary.dsn names no database", "add dbname=… to primary.dsn")
     return {
-        "name": config.name,
-        "connector": config.connector,
         "database.host": host,
         "database.port": str(database.port or primary.get("port") or 5432),
         "database.name": str(name),
@@ -189,6 +224,14 @@ def _places(config: Config) -> dict[str, str | None]:
         "database.password": database.password,
         # As strict as the person's own sessions; certificates lie on the worker and are options.
         "database.sslmode": None if sslmode is None else str(sslmode),
+    }
+
+
+def _names(config: Config) -> dict[str, str | None]:
+    """Return what stands for the other `${…}` of the shipped file."""
+    return {
+        "name": config.name,
+        "connector": config.connector,
         "topic": config.topic,
         "topic.prefix": config.topic_prefix,
         "topic.prefix.quoted": re.escape(config.topic_prefix),

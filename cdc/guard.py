@@ -1,0 +1,112 @@
+"""The daemon's look at its connector: what was captured with lossy settings is not applied.
+
+A connector without the capture plugin, or one that writes a column's default where NULL was, puts
+records into the topic that look right. Only its settings tell, so they are compared before
+anything is applied and every minute from then on. Kafka Connect is not needed to apply what the
+topic holds: where it does not answer, the daemon goes on and looks again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+from cdc import connectors
+from cdc.config import Config
+from cdc.connect import Connect
+from cdc.connectors import Change
+from cdc.errors import CdcError, ConnectRefused, Unreachable
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks.
+EVERY = 60.0
+
+#: Seconds Kafka Connect has to answer: the first look holds replication up for no longer.
+_TIMEOUT = 5.0
+
+
+class Guard:
+    """Compares the connector's settings at first and every minute."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._connect = Connect(config.connect.url, patience=0, timeout=_TIMEOUT)
+        self._looked_at: float | None = None
+        self._found: tuple[Change, ...] = ()
+        self._doubt: str | None = None
+
+    def first(self) -> None:
+        """Look before a session applies anything; a look less than a minute old will do.
+
+        Raises ConnectRefused naming each lossy setting.
+        """
+        now = time.monotonic()
+        if self._due(now):
+            self._looked_at = now
+            self._look()
+        self._judge()
+
+    def again(self) -> None:
+        """Start a look in the background when one is due; raise what the last one found."""
+        now = time.monotonic()
+        if self._due(now):
+            self._looked_at = now
+            threading.Thread(target=self._look, name="guard", daemon=True).start()
+        self._judge()
+
+    def _due(self, now: float) -> bool:
+        return self._looked_at is None or now - self._looked_at >= EVERY
+
+    def _judge(self) -> None:
+        if self._found:
+            raise refusal(self._config, self._found)
+
+    def _look(self) -> None:
+        name = self._config.connector
+        try:
+            stored = self._connect.config(name)
+        except (Unreachable, ConnectRefused) as error:
+            self._say(error.what)
+            return
+        if stored is None:
+            self._say(f"Kafka Connect at {self._connect.shown} has no connector {name}")
+            return
+        self._found = connectors.losing(self._config, stored)
+        if self._doubt is not None:
+            self._doubt = None
+            log.info("the connector's settings can be seen now")
+
+    def _say(self, doubt: str) -> None:
+        if doubt != self._doubt:
+            self._doubt = doubt
+            log.warning(
+                "the connector's settings cannot be checked: %s; applying what the topic holds, "
+                "looking again every %.0f s",
+                doubt,
+                EVERY,
+            )
+
+
+def refusal(config: Config, found: Sequence[Change]) -> CdcError:
+    """Return the error for a connector with settings that lose rows or values."""
+    lines = [
+        f"  {change.key} is {_value(change.connect)}, must be {_value(change.file)}"
+        for change in found
+    ]
+    return ConnectRefused(
+        "\n".join(
+            [f"the connector {config.connector} loses rows or values with its settings:", *lines]
+        ),
+        safe="nothing is applied from here on; the replica is as of its position, but what the "
+        "connector wrote with these settings may be incomplete or altered",
+        next="run `cdc connectors apply`; if anything was captured with these settings, fill the "
+        "replica anew: `cdc bootstrap --overwrite`; else start again",
+        topic=config.topic,
+    )
+
+
+def _value(value: str | None) -> str:
+    return "not set" if value is None else value

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from cdc.commands.demo import demo
 from cdc.commands.options import Common, common, emit, note
 from cdc.errors import UsageError
 from cdc.local import artifacts, processes, stack
@@ -30,6 +31,9 @@ _directory = click.option(
 @common
 def local(said: Common) -> None:
     """Run a whole stack on this machine: PostgreSQL servers, Kafka, Kafka Connect."""
+
+
+local.add_command(demo)
 
 
 @local.command()

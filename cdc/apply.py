@@ -172,16 +172,7 @@ class Applier:
             return self._change_key(change, change)
         row = changes.addressed(change, table.key)
         columns = _present(row)
-        if not (set_columns := statements.updatable(table, columns)):
-            return Written(rows=1)
-        found = self._update_row(table, set_columns, row, key)
-        always = [c for c in columns if c in table.identity_always and c not in table.key]
-        if found and always and not self._identity_equal(table, always, row, key):
-            raise self._refused(
-                change,
-                "a GENERATED ALWAYS identity value changed on the primary, "
-                "which UPDATE cannot write",
-            )
+        found = self._update_row(table, columns, row, key)
         if found == 1:
             return Written(rows=1)
         if found or len(columns) < len(table.columns):
@@ -198,8 +189,7 @@ class Applier:
     def _change_key(self, delete: Change, insert: Change) -> Written:
         table = self._tables[delete.table]
         row = insert.after or {}
-        columns = [c for c in _present(row) if c not in table.identity_always]
-        found = self._update_row(table, columns, row, changes.key_of(delete, table.key))
+        found = self._update_row(table, _present(row), row, changes.key_of(delete, table.key))
         if found != 1:
             raise self._refused(insert, f"a change of key found {found} rows instead of one")
         return Written(rows=1)
@@ -217,20 +207,17 @@ class Applier:
         return Written(rows=len(tables))
 
     def _update_row(self, table: Table, columns: Sequence[str], row: Row, key: Key) -> int:
-        return self._raw(statements.update_one(table, columns), [*(row[c] for c in columns), *key])
-
-    def _identity_equal(self, table: Table, columns: Sequence[str], row: Row, key: Key) -> bool:
-        found = self._conn.execute(
-            sql.SQL("SELECT {} FROM ONLY {} WHERE {}").format(
-                sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(c)) for c in columns),
-                table.name.sql,
-                sql.SQL(" AND ").join(
-                    sql.SQL("{} = {}").format(sql.Identifier(c), v)
-                    for c, v in zip(table.key, map(sql.Literal, key), strict=True)
-                ),
-            )
-        ).fetchone()
-        return found == tuple(row[c] for c in columns)
+        """Write `columns` of the row at `key`; return how many rows that was."""
+        fixed = [c for c in columns if c in table.identity_always]
+        values = [*(row[c] for c in columns), *key]
+        if fixed and self._raw(
+            statements.differs_one(table, fixed), [*(row[c] for c in fixed), *key]
+        ):
+            return self._raw(statements.rewrite_one(table, columns), values)
+        free = [c for c in columns if c not in fixed]
+        if not free:
+            return self._raw(statements.rewrite_one(table, columns), values)
+        return self._raw(statements.update_one(table, free), [*(row[c] for c in free), *key])
 
     def _raw(self, statement: sql.Composed, values: Sequence[Value]) -> int:
         with psycopg.RawCursor(self._conn) as cursor:

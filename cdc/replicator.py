@@ -24,6 +24,7 @@ from cdc.batch import Batch, Buffer, Held, Torn
 from cdc.config import Config
 from cdc.errors import BrokenStream, MalformedRecord, Unreachable
 from cdc.events import Begin, End, Message, Record
+from cdc.guard import Guard
 from cdc.ledger import Incomplete, Ledger
 from cdc.position import Fenced, HeartbeatContent, Position, Written
 from cdc.source import Source
@@ -45,6 +46,8 @@ _SUMMARY_EVERY = 10.0
 _SETTINGS = {
     "synchronous_commit": "off",  # the position is in the same transaction: lost together, applied again
     "lock_timeout": "10s",
+    "statement_timeout": "0",
+    "default_transaction_read_only": "off",
     "idle_in_transaction_session_timeout": "10min",
     "client_connection_check_interval": "10s",
     "tcp_keepalives_idle": "10",
@@ -85,6 +88,7 @@ class Replicator:
         self._replica = config.replica(replica)
         self._stop = stop
         self._source = Source(config, config.group(replica), self._kafka_trouble)
+        self._guard = Guard(config)
         self._suspicious = False
         self._skip_to: int | None = None
         self._summary = daemon.Summary(time.monotonic())
@@ -135,6 +139,7 @@ class Replicator:
                 # As in PostgreSQL's own apply worker: foreign keys and user triggers do not fire.
                 conn.execute("SET session_replication_role = replica")
             at, coverage = position.load(conn, self._config.name)
+            self._guard.first()
             self._source.seek(at)
             if self._skip_to is not None:
                 self._source.rewind(self._skip_to)
@@ -176,6 +181,7 @@ class Replicator:
             if until is not None and session.position.applied_lsn > until:
                 log.info("caught up with LSN %s", lsns.show(until))
                 return True
+            self._guard.again()
             records = self._source.read(_RECORDS, _WAIT)
             if self._suspicious and records:
                 # After trouble with Kafka the topic may be another one.
@@ -183,7 +189,8 @@ class Replicator:
                 raise Fenced
             for record in records:
                 self._take(session, record)
-            self._flush(session)
+            if len(records) < _RECORDS:  # else more is there, and larger batches cost less a row
+                self._flush(session)
         return True
 
     def _take(self, session: Session, record: Record) -> None:

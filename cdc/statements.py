@@ -105,6 +105,33 @@ def update_one(table: Table, columns: Sequence[str]) -> sql.Composed:
     )
 
 
+def differs_one(table: Table, columns: Sequence[str]) -> sql.Composed:
+    """Select the row whose key is given last if one of `columns` is not as given ($1…)."""
+    differs = [
+        sql.SQL("{} IS DISTINCT FROM {}").format(sql.Identifier(c), sql.SQL(f"${i}"))
+        for i, c in enumerate(columns, 1)
+    ]
+    return sql.SQL("SELECT FROM ONLY {} WHERE ({}) AND {}").format(
+        table.name.sql, sql.SQL(" OR ").join(differs), _key_is(table, len(columns) + 1)
+    )
+
+
+def rewrite_one(table: Table, columns: Sequence[str]) -> sql.Composed:
+    """Replace the row whose key is given last by one with `columns` ($1…) and its other values.
+
+    UPDATE cannot set GENERATED ALWAYS identity columns; INSERT can. What is not given, unchanged
+    TOAST values for one, comes from the row that is replaced.
+    """
+    places = {column: sql.SQL(f"${i}") for i, column in enumerate(columns, 1)}
+    kept = sql.SQL(", ").join(
+        places.get(c, sql.SQL("old.{}").format(sql.Identifier(c))) for c in table.columns
+    )
+    return sql.SQL(
+        "WITH old AS (DELETE FROM ONLY {0} WHERE {1} RETURNING *)"
+        " INSERT INTO {0} ({2}) OVERRIDING SYSTEM VALUE SELECT {3} FROM old"
+    ).format(table.name.sql, _key_is(table, len(columns) + 1), _list(table.columns), kept)
+
+
 def delete_one(table: Table) -> sql.Composed:
     return sql.SQL("DELETE FROM ONLY {} WHERE {}").format(table.name.sql, _key_is(table, 1))
 

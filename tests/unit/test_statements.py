@@ -1,0 +1,90 @@
+"""The SQL that writes rows, as text."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from psycopg import sql
+
+from cdc import statements
+from cdc.catalog import Table
+from cdc.names import TableName
+
+TABLE = Table(TableName("s", 'T"q'), ("a", "b%", "c", "n"), ("a", "b%"), frozenset({"n"}))
+STAGE = sql.Identifier("pg_temp", "stage")
+
+
+def test_rows_are_deleted_by_the_whole_key() -> None:
+    """A staged delete joins on every key column and never reaches inheritance children."""
+    assert (
+        'DELETE FROM ONLY "s"."T""q" AS t USING "pg_temp"."stage" AS s'
+        ' WHERE t."a" = s."a" AND t."b%" = s."b%"'
+    ) == statements.delete_staged(TABLE, STAGE).as_string()
+
+
+def test_an_update_sets_what_it_may() -> None:
+    """A staged update leaves the key and GENERATED ALWAYS identity columns alone."""
+    assert (
+        'UPDATE ONLY "s"."T""q" AS t SET "c" = s."c" FROM "pg_temp"."stage" AS s'
+        ' WHERE t."a" = s."a" AND t."b%" = s."b%"'
+    ) == statements.update_staged(TABLE, STAGE, TABLE.columns).as_string()
+
+
+def test_a_row_of_key_columns_alone_is_still_rewritten() -> None:
+    """Where nothing but the key is given, the key is what an update sets: the row gets a version."""
+    assert ["a", "b%"] == statements.updatable(TABLE, ["a", "b%"])
+
+
+def test_identity_values_are_written_as_they_are() -> None:
+    """An insert brings the primary's identity values."""
+    assert (
+        'INSERT INTO "s"."T""q" ("a", "b%", "c", "n") OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4)'
+    ) == statements.insert_one(TABLE).as_string()
+
+
+def test_a_row_is_replaced_with_what_is_kept() -> None:
+    """Replacing a row takes the values that are not given from the row it replaces."""
+    assert (
+        'WITH old AS (DELETE FROM ONLY "s"."T""q" WHERE "a" = $2 AND "b%" = $3 RETURNING *)'
+        ' INSERT INTO "s"."T""q" ("a", "b%", "c", "n") OVERRIDING SYSTEM VALUE'
+        ' SELECT old."a", old."b%", old."c", $1 FROM old'
+    ) == statements.rewrite_one(TABLE, ["n"]).as_string()
+
+
+def test_truncated_tables_go_in_one_statement() -> None:
+    """Tables that refer to each other are emptied together, without their children."""
+    names = [TableName("s", "a"), TableName("s", "b")]
+
+    assert 'TRUNCATE ONLY "s"."a", ONLY "s"."b"' == statements.truncate(names).as_string()
+
+
+def read_copy_text(data: bytes) -> list[list[str | None]]:
+    """Read COPY's text format as the PostgreSQL manual describes it, independently of its writer."""
+    escapes = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
+    rows: list[list[str | None]] = []
+    for line in data.decode().split("\n")[:-1]:
+        row: list[str | None] = []
+        for field in line.split("\t"):
+            if field == "\\N":
+                row.append(None)
+                continue
+            parts, at = [], 0
+            while at < len(field):
+                if field[at] == "\\":
+                    parts.append(escapes[field[at + 1]])
+                    at += 2
+                else:
+                    parts.append(field[at])
+                    at += 1
+            row.append("".join(parts))
+        rows.append(row)
+    return rows
+
+
+values = st.none() | st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
+
+
+@given(st.lists(st.lists(values, min_size=2, max_size=2), min_size=1))
+def test_copy_text_reads_back_as_written(rows: list[list[str | None]]) -> None:
+    """Every text, NULL and empty string comes back from COPY's format as it was."""
+    assert rows == read_copy_text(statements.copy_text(rows))

@@ -25,7 +25,6 @@ from cdc.config import Config
 from cdc.errors import BrokenStream, MalformedRecord, Unreachable
 from cdc.events import Begin, End, Message, Record
 from cdc.guard import Guard
-from cdc.guard import Guard
 from cdc.ledger import Incomplete, Ledger
 from cdc.position import Fenced, HeartbeatContent, Position, Written
 from cdc.source import Source
@@ -90,7 +89,6 @@ class Replicator:
         self._stop = stop
         self._source = Source(config, config.group(replica), self._kafka_trouble)
         self._guard = Guard(config)
-        self._guard = Guard(config)
         self._suspicious = False
         self._skip_to: int | None = None
         self._summary = daemon.Summary(time.monotonic())
@@ -141,7 +139,6 @@ class Replicator:
                 # As in PostgreSQL's own apply worker: foreign keys and user triggers do not fire.
                 conn.execute("SET session_replication_role = replica")
             at, coverage = position.load(conn, self._config.name)
-            self._guard.first()
             self._guard.first()
             self._source.seek(at)
             if self._skip_to is not None:

@@ -265,3 +265,11 @@ def _faults(table: Table) -> Iterable[Complaint]:
         if column.base == "time with time zone":
             yield Complaint(name, f"has the column {column.name} of type {column.type}, whose "
                             "offset Debezium drops", "use timestamptz, or exclude it")  # fmt: skip
+    folded: dict[str, str] = {}
+    for column in table.columns:
+        twin = folded.setdefault(column.name.lower(), column.name)
+        if twin != column.name:
+            # Debezium stops the whole connector at the first event of such a table (measured).
+            yield Complaint(name, f"has columns that differ only by case, {twin} and "
+                            f"{column.name}, which Debezium refuses",
+                            "rename one, or exclude the table")  # fmt: skip

@@ -122,6 +122,7 @@ def test_a_partition_of_a_replicated_table_cannot_be_excluded() -> None:
         ({"key_immediate": False}, "deferrable primary key"),
         ({"replica_identity": "n"}, "REPLICA IDENTITY NOTHING"),
         ({"replica_identity": "i"}, "REPLICA IDENTITY USING INDEX"),
+        ({"columns": (column("id"), column("Ab"), column("aB"))}, "differ only by case, Ab and aB"),
     ],
 )
 def test_tables_that_cannot_be_carried_are_refused(fault: dict[str, Any], says: str) -> None:

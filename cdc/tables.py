@@ -272,4 +272,4 @@ def _faults(table: Table) -> Iterable[Complaint]:
             # Debezium stops the whole connector at the first event of such a table (measured).
             yield Complaint(name, f"has columns that differ only by case, {twin} and "
                             f"{column.name}, which Debezium refuses",
-                            "rename one, or exclude the table")  # fmt: skip
+                            "rename one, or exclude it")  # fmt: skip

@@ -100,7 +100,7 @@ class Bootstrap:
         covered = {t.name for t in self._plan.rows}
         set_here, left = finishing.copy_sequences(
             self._primary, self._replica,
-            None if self._plan.whole_schema else {t.name for t in self._plan.fill},
+            None if self._plan.whole_schema else self._plan.owners,
         )  # fmt: skip
         if self._config.replica(self._name).triggers == "disabled" and self._plan.fill:
             finishing.quiet_triggers(self._replica, [t.name for t in self._plan.fill])

@@ -70,19 +70,17 @@ def pieces(sizes: Iterable[tuple[Table, int]], range_bytes: int = RANGE_BYTES) -
     """
     found: list[Piece] = []
     for table, size in sorted(sizes, key=lambda s: (-s[1], s[0].name)):
-        count = max(1, size // range_bytes)
-        if count == 1:
-            found.append(Piece(table, None, None, size))
-            continue
-        step = -(-size // _BLOCK // count)
+        blocks = -(-size // _BLOCK)
+        step = -(-blocks // max(1, size // range_bytes)) or 1
+        starts = range(0, max(1, blocks), step)
         found += [
             Piece(
                 table,
-                i * step if i else None,
-                (i + 1) * step if i < count - 1 else None,
-                size // count,
+                start or None,
+                start + step if start != starts[-1] else None,
+                size // len(starts),
             )
-            for i in range(count)
+            for start in starts
         ]
     return tuple(found)
 

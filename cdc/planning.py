@@ -44,6 +44,11 @@ class Plan:
     whole_schema_pending: bool
     oids: frozenset[int]
 
+    @property
+    def owners(self) -> set[TableName]:
+        """The filled tables and the partitioned ones above: whose sequences matter."""
+        return {t.name for t in (*self.rows, *self.partitioned) if t.oid in self.oids}
+
 
 def make(
     config: Config, name: str, primary: Connection, replica: Connection,

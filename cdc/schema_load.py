@@ -51,7 +51,7 @@ _NEVER = frozenset({
     "PUBLICATION TABLES IN SCHEMA", "SUBSCRIPTION", "SUBSCRIPTION TABLE", "USER MAPPING",
 })  # fmt: skip
 
-#: What makes a table whole, found by its dependency on the table or on one of its indexes.
+#: What makes a table whole, found by its dependency on the table, an index or a sequence of it.
 _PARTS = frozenset({
     "CHECK CONSTRAINT", "COMMENT", "CONSTRAINT", "DEFAULT", "INDEX", "INDEX ATTACH", "POLICY",
     "ROW SECURITY", "RULE", "SEQUENCE", "SEQUENCE OWNED BY", "STATISTICS", "TABLE ATTACH", "TRIGGER",
@@ -190,12 +190,13 @@ def for_tables(entries: Sequence[Entry], oids: Collection[int]) -> tuple[Entry, 
     """Return the entries that the tables with these oids need: their parts and what those need."""
     by_number = {e.number: e for e in entries}
     roots = {e.number for e in entries if e.kind == "TABLE" and e.oid in oids}
-    indexes = {
-        e.number for e in entries
-        if e.kind in ("INDEX", "CONSTRAINT") and roots & set(e.depends)
-    }  # fmt: skip
+    owned = {
+        e.number
+        for e in entries
+        if e.kind in ("CONSTRAINT", "INDEX", "SEQUENCE") and roots & set(e.depends)
+    }
     wanted = roots | {
-        e.number for e in entries if e.kind in _PARTS and (roots | indexes) & set(e.depends)
+        e.number for e in entries if e.kind in _PARTS and (roots | owned) & set(e.depends)
     }
     open_ends = list(wanted)
     while open_ends:

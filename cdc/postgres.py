@@ -33,11 +33,17 @@ _KEEPALIVE = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
+    # A SQL_ASCII database would otherwise give bytes where names are expected.
+    "client_encoding": "UTF8",
 }
 
 
 def connect(
-    dsn: str, application: str, *, autocommit: bool = False, settings: dict[str, str] | None = None,
+    dsn: str,
+    application: str,
+    *,
+    autocommit: bool = False,
+    settings: dict[str, str] | None = None,
     **parameters: Any,
 ) -> psycopg.Connection[tuple[Any, ...]]:
     """Open a session with the pinned settings and `settings` on top.
@@ -46,10 +52,18 @@ def connect(
     `replication="database"`). Raises Unreachable when the server does not let us in.
     """
     given = conninfo.conninfo_to_dict(dsn)
-    pinned = " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}"
-                      for name, value in {**PINNED, **(settings or {})}.items())
+    pinned = " ".join(
+        f"-c {name}={value.replace(' ', chr(92) + ' ')}"
+        for name, value in {**PINNED, **(settings or {})}.items()
+    )
     options = f"{given.get('options', '')} {pinned}".strip()
-    merged: dict[str, Any] = {**_KEEPALIVE, **given, "application_name": application, "options": options, **parameters}
+    merged: dict[str, Any] = {
+        **_KEEPALIVE,
+        **given,
+        "application_name": application,
+        "options": options,
+        **parameters,
+    }
     try:
         return psycopg.connect(conninfo.make_conninfo("", **merged), autocommit=autocommit)
     except psycopg.OperationalError as error:
@@ -64,7 +78,9 @@ def connect(
 def address(dsn: str) -> str:
     """Return host:port/dbname of a connection string, for messages."""
     parts = conninfo.conninfo_to_dict(dsn)
-    return f"{parts.get('host', 'local socket')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
+    return (
+        f"{parts.get('host', 'local socket')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
+    )
 
 
 def shown(dsn: str) -> str:
@@ -77,4 +93,5 @@ def shown(dsn: str) -> str:
 def first_line(error: Exception) -> str:
     """Return the telling part of a libpq message, on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    telling = [line for line in lines if not line.startswith("Is the server running")]
+    return telling[-1] if telling else type(error).__name__

@@ -22,7 +22,7 @@ from cdc.config import Config
 from cdc.errors import NotReady, PositionLost, Unreachable
 
 #: Seconds Kafka has to answer one administrative request.
-TIMEOUT = 15.0
+TIMEOUT = 10.0
 
 _ABSENT = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)  # noqa: SLF001 -- the library's own spelling of a public code
 _REFUSED = (

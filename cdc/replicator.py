@@ -22,7 +22,7 @@ from cdc import lsn as lsns
 from cdc.apply import Applier
 from cdc.batch import Batch, Buffer, Held, Torn
 from cdc.config import Config
-from cdc.errors import BrokenStream, MalformedRecord, Unreachable
+from cdc.errors import BrokenStream, MalformedRecord, NotReady, Unreachable
 from cdc.events import Begin, End, Message, Record
 from cdc.guard import Guard
 from cdc.ledger import Incomplete, Ledger
@@ -115,7 +115,7 @@ class Replicator:
                     self._stop.wait(_LOOK_AGAIN)
                 except (Unreachable, psycopg.Error) as error:
                     if isinstance(error, psycopg.Error) and not policy.transient(error):
-                        raise
+                        raise _refused(error) from error
                     failures += 1
                     seconds = policy.pause(failures)
                     log.warning("%s; trying again in %.1f s", _trouble(error), seconds)
@@ -302,6 +302,16 @@ class Replicator:
 def _is_boundary(record: Record) -> bool:
     """Tell a BEGIN or END from a row without decoding it: Debezium writes `status` first."""
     return record.value is not None and record.value.startswith(b'{"status"')
+
+
+def _refused(error: psycopg.Error) -> NotReady:
+    """Return the error for what the replica refuses outside of rows: rights, a read-only server."""
+    return NotReady(
+        f"the replica refuses what replication needs: {postgres.first_line(error)}",
+        safe="the open batch was rolled back; the replica is consistent as of its position",
+        next="run `cdc setup`: it gives the daemon's role its rights and says what it cannot give",
+        sqlstate=error.sqlstate,
+    )
 
 
 def _trouble(error: Exception) -> str:

@@ -42,19 +42,31 @@ class ReplicaStatus:
         return self.state == "live" and self.lag_seconds is not None and self.daemon == "applying"
 
 
-def read(config: Config, names: Sequence[str]) -> list[ReplicaStatus]:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Status:
+    """All replicas asked about; `primary` says why its clock cannot be read, None when it can."""
+
+    replicas: tuple[ReplicaStatus, ...]
+    primary: str | None
+
+
+def read(config: Config, names: Sequence[str]) -> Status:
     """Return the status of the replicas `names`; what cannot be read is said in it, not raised."""
-    now = _primary_clock(config)
-    return [_replica(config, name, now) for name in names]
-
-
-def _primary_clock(config: Config) -> float | None:
+    now, trouble = None, None
     try:
-        with contextlib.closing(_connect(config, config.primary.dsn, "primary")) as conn:
-            row = conn.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
-    except (CdcError, psycopg.Error):
-        return None
-    return None if row is None else float(row[0])
+        now = _primary_clock(config)
+    except CdcError as error:
+        trouble = error.what
+    except psycopg.Error as error:
+        trouble = postgres.first_line(error)
+    return Status(tuple(_replica(config, name, now) for name in names), trouble)
+
+
+def _primary_clock(config: Config) -> float:
+    with contextlib.closing(_connect(config, config.primary.dsn, "primary")) as conn:
+        row = conn.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+    assert row is not None
+    return float(row[0])
 
 
 def _connect(config: Config, dsn: str, name: str) -> psycopg.Connection[Any]:
@@ -110,9 +122,12 @@ def _read_replica(
     )
 
 
-def headline(config: Config, found: Sequence[ReplicaStatus]) -> str:
+def headline(config: Config, status: Status) -> str:
     """Answer "am I safe?" in one line."""
+    found = status.replicas
     bad = [r for r in found if not r.fresh]
+    if status.primary:
+        return f"how far the replicas are behind is unknown: the primary: {status.primary}"
     if bad:
         worst = ", ".join(f"{r.name} {r.state}, daemon {r.daemon}" for r in bad)
         return f"{len(bad)} of {len(found)} replicas not in order: {worst}"

@@ -31,10 +31,16 @@ def status(said: Common, *, watch: bool) -> int:
             click.clear()
         emit(
             said,
-            {"summary": line, "replicas": {r.name: dataclasses.asdict(r) for r in found}},
-            f"{line}\n\n{statuses.table(found)}",
+            {
+                "summary": line,
+                "primary": found.primary,
+                "replicas": {r.name: dataclasses.asdict(r) for r in found.replicas},
+            },
+            f"{line}\n\n{statuses.table(found.replicas)}",
         )
         if not watch:
-            within = all(r.fresh and (r.lag_seconds or 0.0) <= config.lag.target for r in found)
+            within = all(
+                r.fresh and (r.lag_seconds or 0.0) <= config.lag.target for r in found.replicas
+            )
             return 0 if within else 1
         time.sleep(_WATCH_EVERY)

@@ -11,7 +11,11 @@ from pathlib import Path
 
 import harness
 import pytest
-from harness import Stack, Stream
+
+pytest.register_assert_rewrite("road")
+
+import road as roads  # noqa: E402 -- after its registration, for its asserts to tell what they found
+from harness import Stack, Stream  # noqa: E402
 
 
 def pytest_configure() -> None:
@@ -63,3 +67,18 @@ def streams(stack: Stack, tmp_path: Path) -> Iterator[Callable[[], Stream]]:
 def stream(streams: Callable[[], Stream]) -> Stream:
     """Give a fresh stream: databases, topic, connector and configuration of its own."""
     return streams()
+
+
+@pytest.fixture(scope="session")
+def shared_road(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[roads.Road]:
+    """Give the stream that the tests of the daemon share, with every table they asked for."""
+    with roads.built(stack, tmp_path_factory.mktemp("road")) as built:
+        yield built
+
+
+@pytest.fixture
+def road(shared_road: roads.Road, request: pytest.FixtureRequest) -> roads.Road:
+    """Give the shared stream to one test, with both daemons running."""
+    shared_road.schema = roads.schema_of(request.node.originalname)
+    shared_road.heal()
+    return shared_road

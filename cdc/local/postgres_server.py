@@ -104,7 +104,7 @@ class PostgresServer:
         left = (
             []
             if processes.recorded(self.layout.pid_file(self.name))
-            else processes.working_in(self.data)
+            else processes.working_in(self.data, "postgres")
         )
         for process in left:
             processes.stop(process, ((signal.SIGQUIT, 5.0),))

@@ -95,8 +95,8 @@ def stop(process: Process, signals: Sequence[tuple[int, float]]) -> None:
             time.sleep(0.02)
 
 
-def working_in(folder: Path) -> list[Process]:
-    """Return the processes whose working directory is `folder` (Linux; elsewhere none is found).
+def working_in(folder: Path, program: str) -> list[Process]:
+    """Return what runs `program` with `folder` as working directory (Linux; elsewhere nothing).
 
     A PostgreSQL server's children are in its data directory: so those that outlived a killed
     server are found.
@@ -104,7 +104,9 @@ def working_in(folder: Path) -> list[Process]:
     found = []
     for entry in _PROC.glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if (entry / "cwd").readlink() == folder and (born := _started(int(entry.name))):
+            there = (entry / "cwd").readlink() == folder.resolve()
+            ours = there and (entry / "exe").readlink().name == program
+            if ours and (born := _started(int(entry.name))):
                 found.append(Process(int(entry.name), born))
     return found
 

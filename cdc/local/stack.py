@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from cdc.errors import InstallationError, UsageError
-from cdc.local import artifacts, configuration, layout, pgpass, postgres_server, processes
+from cdc.local import artifacts, configuration, layout, pgpass, postgres_server, processes, programs
 from cdc.local.artifacts import Artifacts
 from cdc.local.connect_worker import ConnectWorker
 from cdc.local.kafka import Kafka
@@ -73,6 +73,7 @@ def up(folder: Path, wanted: Wanted, note: Callable[[str], None]) -> Status:
     """
     began = time.monotonic()
     where = Layout(folder.absolute())
+    programs.java()  # without it nothing below makes sense, the download least
     found = artifacts.fetch(artifacts.cache_folder(), note)
     with where.locked():
         where.create()

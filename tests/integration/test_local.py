@@ -174,11 +174,10 @@ def test_a_killed_component_is_named_and_healed(small: Small, victim: str) -> No
 def test_down_leaves_no_process_also_after_a_kill(small: Small) -> None:
     """`down` ends everything, even the children of a server whose main process was killed."""
     pids = small.status()["pids"]
-    children = [
-        p.pid for p in processes.working_in(Path(f"/proc/{pids['primary']}/cwd").readlink())
-    ]
-    backends = [pid for pid in children if pid != pids["primary"]]
-    os.kill(backends[0], signal.SIGSTOP)  # this one cannot notice that its server is gone
+    data = Path(f"/proc/{pids['primary']}/cwd").readlink()
+    servers = [process.pid for process in processes.working_in(data, "postgres")]
+    children = [pid for pid in servers if pid != pids["primary"]]
+    os.kill(children[0], signal.SIGSTOP)  # this one cannot notice that its server is gone
     os.kill(pids["primary"], signal.SIGKILL)
     small.run("down")
 

@@ -59,7 +59,7 @@ def test_a_process_that_ignores_signals_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_what_works_in_a_folder_is_found(sleeper: Process, tmp_path: Path) -> None:
+def test_a_program_working_in_a_folder_is_found(sleeper: Process, tmp_path: Path) -> None:
     """Children that outlived their server are found by their working directory."""
     assert [sleeper] == processes.working_in(tmp_path)
 

@@ -20,7 +20,7 @@ from cdc.local.demo import compare, shop
 from cdc.local.demo.gauges import Gauges, Reading, place
 from cdc.local.demo.load import RATE, Load
 from cdc.local.demo.programs import Programs, failed
-from cdc.local.demo.screen import Screen, Watch
+from cdc.local.demo.screen import WIDTH, Screen, Watch
 from cdc.local.layout import Layout
 from cdc.local.stack import Status
 
@@ -58,7 +58,7 @@ def play(screen: Screen) -> bool:
 
 
 def _acts(screen: Screen, programs: Programs) -> bool:
-    programs.run("local", "up", "--dir", ".", quiet=False)
+    programs.run("local", "up", "--dir", ".", skip=_address)
     there = stack.status(programs.folder)
     with contextlib.closing(psycopg.connect(there.primary, autocommit=True)) as primary:
         rows = shop.open_shop(primary)
@@ -214,6 +214,11 @@ def _prove(scene: _Scene, there: Status) -> bool:
     return same
 
 
+def _address(line: str) -> bool:
+    """Tell whether a line of `cdc local up` only says where something listens."""
+    return "127.0.0.1" in line or line.startswith("config ")
+
+
 def _fresh(readings: dict[str, Reading]) -> bool:
     return all(r.behind < 0.5 and r.backlog < 500 for r in readings.values())
 
@@ -252,7 +257,7 @@ def _show_logs(screen: Screen, folder: Path) -> None:
     for log in sorted((folder / "logs").glob("*.log")):
         screen.say(f"==> {log.name}")
         for line in processes.tail(log, 6).splitlines():
-            screen.output(line)
+            screen.output(line[: WIDTH - 4])
 
 
 def _farewell(screen: Screen, seconds: float) -> None:

@@ -29,15 +29,22 @@ class Programs:
     screen: Screen
     daemons: dict[str, Process] = dataclasses.field(default_factory=dict)
 
-    def run(self, *words: str, quiet: bool = False) -> None:
-        """Show `cdc WORDS`, run it and show what it prints.
+    def run(
+        self, *words: str, quiet: bool = False, skip: Callable[[str], bool] = lambda _: False
+    ) -> None:
+        """Show `cdc WORDS`, run it and show what it prints, but lines to `skip`.
 
-        `quiet` leaves out its progress. Raises InstallationError with the whole output when it
+        `quiet` shows only its last line. Raises InstallationError with the whole output when it
         fails.
         """
         self.screen.command(shlex.join(["cdc", *words]))
         began = time.monotonic()
-        lines, code = self._execute([*_cdc(), *words], _unseen if quiet else self.screen.output)
+
+        def show(line: str) -> None:
+            if not quiet and not skip(line):
+                self.screen.output(line)
+
+        lines, code = self._execute([*_cdc(), *words], show)
         if code:
             raise failed(f"`{shlex.join(['cdc', *words])}` ended with exit code {code}", lines)
         if quiet and lines:
@@ -117,10 +124,6 @@ def failed(what: str, lines: list[str]) -> InstallationError:
         safe="the demo uses its own servers only; all of it is taken down again",
         next="the lines above say what was wrong; mend it and run the demo again",
     )
-
-
-def _unseen(_line: str) -> None:
-    """Leave a line out."""
 
 
 def _cdc() -> list[str]:

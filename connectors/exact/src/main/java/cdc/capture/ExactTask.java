@@ -1,6 +1,5 @@
 package cdc.capture;
 
-import io.debezium.connector.postgresql.PostgresConnectorTask;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -30,7 +29,7 @@ public final class ExactTask extends SourceTask {
 
     /** Made by Connect. */
     public ExactTask() {
-        this(new PostgresConnectorTask());
+        this(new ServerTextTask());
     }
 
     ExactTask(SourceTask inner) {

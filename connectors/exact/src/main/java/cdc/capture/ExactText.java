@@ -5,6 +5,7 @@ import io.debezium.spi.converter.RelationalColumn;
 import java.util.Properties;
 import org.apache.kafka.connect.data.Schema;
 import org.apache.kafka.connect.data.SchemaBuilder;
+import org.apache.kafka.connect.errors.DataException;
 
 /**
  * A Debezium converter that sends every column as PostgreSQL's own text.
@@ -37,13 +38,12 @@ public final class ExactText implements CustomConverter<SchemaBuilder, Relationa
         if (value.getClass() == Object.class) {
             return UNCHANGED;
         }
-        try {
-            String text = PostgresText.of(value);
+        if (value instanceof String text) {
             return text.startsWith(UNCHANGED) ? UNCHANGED + text : text;
-        } catch (InexactValueException e) {
-            throw new InexactValueException(column.dataCollection() + "." + column.name() + " of type "
-                    + column.typeName() + ": " + e.getMessage());
         }
+        throw new DataException(column.dataCollection() + "." + column.name() + " of type " + column.typeName()
+                + " arrived as " + value.getClass().getName() + ", not as the server's text: this connector must be "
+                + ExactConnector.class.getName() + ", and Debezium the version this plugin was built for");
     }
 
     /**

@@ -60,8 +60,11 @@ def test_a_process_that_ignores_signals_is_killed(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_program_working_in_a_folder_is_found(sleeper: Process, tmp_path: Path) -> None:
-    """Children that outlived their server are found by their working directory."""
-    assert [sleeper] == processes.working_in(tmp_path)
+    """Children that outlived their server are found; a shell that happens to be there is not."""
+    python = Path(sys.executable).resolve().name
+
+    assert [sleeper] == processes.working_in(tmp_path, python)
+    assert [] == processes.working_in(tmp_path, "postgres")
 
 
 def test_the_tail_of_a_log_begins_where_this_start_began(tmp_path: Path) -> None:

@@ -30,7 +30,9 @@ class Duration(float):
 
     @classmethod
     def parse(cls, text: Any) -> Duration:
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text) if isinstance(text, str) else None
+        found = (
+            re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text) if isinstance(text, str) else None
+        )
         if found is None:
             raise ValueError(f'{text!r} is not a duration (write "500ms", "30s", "5m", "7d")')
         return cls(float(found[1]) * _UNITS[found[2]])
@@ -51,7 +53,7 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """A table of the file; keys are the field names."""
 
 
-class Primary(Section):
+class Primary(Section, frozen=True):
     dsn: str
     admin_dsn: str | None = None
     tables: tuple[str, ...] = ("*.*",)
@@ -60,7 +62,7 @@ class Primary(Section):
     slot: str | None = None
 
 
-class Topic(Section):
+class Topic(Section, frozen=True):
     name: str | None = None
     retention: Duration = Duration(7 * 86400)
     replication_factor: int = 3
@@ -68,13 +70,13 @@ class Topic(Section):
     max_message_bytes: Size = Size(20 << 20)
 
 
-class Kafka(Section):
+class Kafka(Section, frozen=True):
     bootstrap_servers: str
     options: dict[str, str | int | float | bool] = {}
     topic: Topic = Topic()
 
 
-class ConnectorDatabase(Section):
+class ConnectorDatabase(Section, frozen=True):
     """How the connector, seen from the Connect worker, reaches the primary."""
 
     host: str | None = None
@@ -83,7 +85,7 @@ class ConnectorDatabase(Section):
     password: str | None = None
 
 
-class Connect(Section):
+class Connect(Section, frozen=True):
     url: str
     profile: Literal["exact", "stock"] = "exact"
     connector: str | None = None
@@ -93,7 +95,7 @@ class Connect(Section):
     options: dict[str, str | int | float | bool] = {}
 
 
-class Replica(Section):
+class Replica(Section, frozen=True):
     dsn: str
     admin_dsn: str | None = None
     listen: str | None = None
@@ -101,23 +103,23 @@ class Replica(Section):
     group: str | None = None
 
 
-class Bootstrap(Section):
+class Bootstrap(Section, frozen=True):
     schema: Literal["all", "tables", "none"] = "all"
     jobs: int = 4
     slot_timeout: Duration = Duration(60)
 
 
-class Apply(Section):
+class Apply(Section, frozen=True):
     max_batch_rows: int = 20_000
     max_batch_bytes: Size = Size(32 << 20)
 
 
-class Lag(Section):
+class Lag(Section, frozen=True):
     target: Duration = Duration(300)
     warn: Duration = Duration(180)
 
 
-class Config(Section):
+class Config(Section, frozen=True):
     """The whole file. Names not given are derived from `name` (docs/configuration.md)."""
 
     name: str
@@ -182,8 +184,10 @@ def load(path: Path) -> Config:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise _wrong(f"there is no configuration file at {path}",
-                     "give one with -c FILE or CDC_CONFIG; `cdc local up` writes one") from None
+        raise _wrong(
+            f"there is no configuration file at {path}",
+            "give one with -c FILE or CDC_CONFIG; `cdc local up` writes one",
+        ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise _wrong(f"{path} cannot be read: {error}", "mend the file and try again") from error
     return decode(_expand(raw, "", os.environ), path)
@@ -195,20 +199,24 @@ def decode(raw: dict[str, Any], path: Path) -> Config:
     try:
         config = msgspec.convert(raw, Config, dec_hook=_hook)
     except msgspec.ValidationError as error:
-        raise _wrong(f"{path}: {error}", "correct the value; cdc.example.toml documents every key") from error
+        raise _wrong(
+            f"{path}: {error}", "correct the value; cdc.example.toml documents every key"
+        ) from error
     _check(config, path)
     return msgspec.structs.replace(
         config,
         primary=msgspec.structs.replace(
             config.primary,
             dsn=_dsn(config.primary.dsn, "primary.dsn", path),
-            admin_dsn=config.primary.admin_dsn and _dsn(config.primary.admin_dsn, "primary.admin_dsn", path),
+            admin_dsn=config.primary.admin_dsn
+            and _dsn(config.primary.admin_dsn, "primary.admin_dsn", path),
         ),
         replicas={
             name: msgspec.structs.replace(
                 replica,
                 dsn=_dsn(replica.dsn, f"replicas.{name}.dsn", path),
-                admin_dsn=replica.admin_dsn and _dsn(replica.admin_dsn, f"replicas.{name}.admin_dsn", path),
+                admin_dsn=replica.admin_dsn
+                and _dsn(replica.admin_dsn, f"replicas.{name}.admin_dsn", path),
             )
             for name, replica in config.replicas.items()
         },
@@ -221,7 +229,7 @@ def _wrong(what: str, next_step: str) -> ConfigError:
 
 def _hook(kind: type, value: Any) -> Any:
     if kind in (Duration, Size):
-        return kind.parse(value)  # type: ignore[attr-defined]  # both classes have it
+        return kind.parse(value)
     raise NotImplementedError(kind)
 
 
@@ -235,8 +243,10 @@ def _expand(value: Any, where: str, environment: os._Environ[str] | dict[str, st
 
     def replace(found: re.Match[str]) -> str:
         if found[1] not in environment:
-            raise _wrong(f"{where} names the environment variable {found[1]}, which is not set",
-                         f"set {found[1]} and try again")
+            raise _wrong(
+                f"{where} names the environment variable {found[1]}, which is not set",
+                f"set {found[1]} and try again",
+            )
         return environment[found[1]]
 
     # Config-provider references such as ${file:path:key} hold a colon and are Kafka Connect's.
@@ -254,31 +264,41 @@ def _known_keys(raw: Any, kind: Any, where: str, path: Path) -> None:
     for key, value in raw.items():
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {where}{close[0]}?" if close else f"known here: {', '.join(known)}"
+            hint = (
+                f"did you mean {where}{close[0]}?" if close else f"known here: {', '.join(known)}"
+            )
             raise _wrong(f"{path}: unknown key {where}{key}", hint)
         _known_keys(value, known[key], f"{where}{key}.", path)
 
 
 def _check(config: Config, path: Path) -> None:
     if not re.fullmatch(r"[a-z0-9_]{1,40}", config.name):
-        raise _wrong(f"{path}: name = {config.name!r} is not usable",
-                     "use 1 to 40 of a-z, 0-9 and _; it becomes part of topic, slot and group names")
+        raise _wrong(
+            f"{path}: name = {config.name!r} is not usable",
+            "use 1 to 40 of a-z, 0-9 and _; it becomes part of topic, slot and group names",
+        )
     if not config.replicas:
         raise _wrong(f"{path}: no replica is configured", "add a [replicas.r1] table with a dsn")
     for name in config.replicas:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name):
-            raise _wrong(f"{path}: replica name {name!r} is not usable",
-                         "use 1 to 40 letters, digits, _ and -")
-    for key, value in (("bootstrap.jobs", config.bootstrap.jobs),
-                       ("apply.max_batch_rows", config.apply.max_batch_rows),
-                       ("apply.max_batch_bytes", config.apply.max_batch_bytes)):
+            raise _wrong(
+                f"{path}: replica name {name!r} is not usable",
+                "use 1 to 40 letters, digits, _ and -",
+            )
+    for key, value in (
+        ("bootstrap.jobs", config.bootstrap.jobs),
+        ("apply.max_batch_rows", config.apply.max_batch_rows),
+        ("apply.max_batch_bytes", config.apply.max_batch_bytes),
+    ):
         if value < 1:
             raise _wrong(f"{path}: {key} must be at least 1, not {value}", "correct the value")
     password = config.connect.database.password
     if password is not None and not re.fullmatch(r"\$\{[^:}]+:.*\}", password):
-        raise _wrong(f"{path}: connect.database.password is not a config-provider reference",
-                     'write "${file:/path/on/the/worker.properties:key}": a plain password would be '
-                     "stored by Kafka Connect for everyone to read")
+        raise _wrong(
+            f"{path}: connect.database.password is not a config-provider reference",
+            'write "${file:/path/on/the/worker.properties:key}": a plain password would be '
+            "stored by Kafka Connect for everyone to read",
+        )
 
 
 def _dsn(dsn: str, where: str, path: Path) -> str:
@@ -286,8 +306,10 @@ def _dsn(dsn: str, where: str, path: Path) -> str:
     try:
         parts = conninfo.conninfo_to_dict(dsn)
     except pg_errors.ProgrammingError as error:
-        raise _wrong(f"{path}: {where} is not a connection string: {error}",
-                     'write "host=… port=… dbname=… user=…" or postgresql://…') from None
+        raise _wrong(
+            f"{path}: {where} is not a connection string: {error}",
+            'write "host=… port=… dbname=… user=…" or postgresql://…',
+        ) from None
     for key in ("passfile", "sslrootcert", "sslcert", "sslkey", "sslcrl"):
         value = parts.get(key)
         if isinstance(value, str) and value not in ("", "system"):

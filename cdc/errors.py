@@ -92,7 +92,7 @@ class ConfigError(UsageError):
     """The configuration file is wrong."""
 
 
-class Halt(CdcError):
+class Halt(CdcError):  # noqa: N818 -- named by what is the case
     """Replication stops until a person acts; nothing is skipped."""
 
 
@@ -128,11 +128,11 @@ class ConnectRefused(Halt):
     """Kafka Connect refused a request, or a connector has failed."""
 
 
-class Unreachable(CdcError):
+class Unreachable(CdcError):  # noqa: N818 -- named by what is the case
     """A server does not answer, or refuses to let us in."""
 
 
-class WaitTimeout(CdcError):
+class WaitTimeout(CdcError):  # noqa: N818 -- named by what is the case
     """The replica did not reach the wanted position in time."""
 
 

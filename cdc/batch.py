@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from cdc import changes
 from cdc.config import Apply as Limits
 from cdc.events import Change, End
 from cdc.ledger import Apply, Commit, Restart
@@ -15,8 +16,12 @@ from cdc.names import TableName
 from cdc.position import Coverage, HeartbeatContent
 
 
-class Torn(Exception):  # noqa: N818 -- the replicator starts again from the position
-    """A transaction of which pieces were written begins again."""
+class Torn(Exception):  # noqa: N818 -- the replicator takes the pieces back and goes on
+    """A transaction of which pieces were written begins again, at `offset`."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(offset)
+        self.offset = offset
 
 
 class Held(Exception):  # noqa: N818 -- the replicator waits
@@ -69,9 +74,9 @@ class Buffer:
                 self.open.append(change)
                 self.rows += 1
                 self.size += change.size
-            case Restart():
+            case Restart(_, offset):
                 if self.written:
-                    raise Torn
+                    raise Torn(offset)
                 self.drop_open()
             case Commit(end, contained):
                 if contained:
@@ -93,7 +98,7 @@ class Buffer:
 
         Transactions before a held one are returned first; the next call raises.
         """
-        changes: list[Change] = []
+        collected: list[Change] = []
         skipped = 0
         done: list[Transaction] = []
         for transaction in self.whole:
@@ -103,7 +108,7 @@ class Buffer:
                 if not done:
                     raise
                 break
-            changes += wanted
+            collected += wanted
             skipped += len(transaction.changes) - len(wanted)
             done.append(transaction)
         if not done:
@@ -111,16 +116,20 @@ class Buffer:
         self._release(done)
         heartbeats = [t.heartbeat for t in done if t.heartbeat]
         return Batch(
-            changes, [t.end for t in done], heartbeats[-1] if heartbeats else None, skipped
+            collected, [t.end for t in done], heartbeats[-1] if heartbeats else None, skipped
         )
 
     def take_piece(self, end_lsn: int) -> Batch:
-        """Return what is there of the open transaction, which ends at `end_lsn` or later."""
-        wanted = [c for c in self.open if self._wanted(c, end_lsn)]
-        skipped = len(self.open) - len(wanted)
-        self.rows = self.size = 0
-        self.open, self.written = [], True
-        return Batch(wanted, [], None, skipped)
+        """Return what is there of the open transaction, which ends at `end_lsn` or later.
+
+        Events that may belong together with the next one stay.
+        """
+        settled = changes.settled(self.open)
+        wanted = [c for c in self.open[:settled] if self._wanted(c, end_lsn)]
+        kept = self.open[settled:]
+        self.rows, self.size = len(kept), sum(change.size for change in kept)
+        self.open, self.written = kept, True
+        return Batch(wanted, [], None, settled - len(wanted))
 
     def needs_end(self, at_least: int) -> bool:
         """Tell whether the open transaction's END decides about an event of it.

@@ -9,7 +9,7 @@ not fire in the apply session, and all of a batch becomes visible at once.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from cdc.events import UNCHANGED, Change, Row
 from cdc.names import TableName
@@ -111,6 +111,17 @@ def events(changes: Iterable[Change]) -> list[Change | KeyChange | Truncate]:
     return joined
 
 
+def settled(changes: Sequence[Change]) -> int:
+    """Return how many of `changes` can be written without those that come next.
+
+    A last delete may be half of a key change, and a last truncate one table of several.
+    """
+    at = len(changes)
+    while at and changes[at - 1].op in ("d", "t") and _same_statement(changes[at - 1], changes[-1]):
+        at -= 1
+    return at
+
+
 def plan(changes: Iterable[Change], keys: Mapping[TableName, tuple[str, ...]]) -> list[Step]:
     """Return the steps that together have the effect of `changes`, in an order that gives it.
 
@@ -193,6 +204,10 @@ def _merge(net: TableChanges, change: Change, columns: tuple[str, ...]) -> None:
 
 def _same_record(first: Change, second: Change) -> bool:
     return first.lsn == second.lsn and first.table == second.table and first.txid == second.txid
+
+
+def _same_statement(first: Change, second: Change) -> bool:
+    return first.lsn == second.lsn and first.op == second.op
 
 
 def _merged(older: Row, newer: Row) -> Row:

@@ -61,9 +61,10 @@ class Commit:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Restart:
-    """The open transaction begins again; what was kept of it must be dropped."""
+    """The open transaction begins again at `offset`; what was kept of it must be dropped."""
 
     txid: int
+    offset: int
 
 
 @dataclasses.dataclass(eq=False)
@@ -119,7 +120,7 @@ class Ledger:
         again = self._open.get(event.txid)
         self._open[event.txid] = Open(event.txid, event.offset)
         if again is not None and again.verdict in (Verdict.NEW, Verdict.FIRST):
-            return Restart(event.txid)
+            return Restart(event.txid, event.offset)
         return None
 
     def _change(self, event: Change) -> Step:

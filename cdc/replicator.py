@@ -106,9 +106,10 @@ class Replicator:
                         failures = 0
                         if self._follow(session, until):
                             return
-                except (Fenced, Torn) as reason:
+                except Fenced as reason:
                     log.info("starting again from the position: %s", reason.__doc__)
-                except Resume as later:
+                except (Resume, Torn) as later:
+                    # From the position again it would only be met again.
                     self._skip_to = later.offset
                 except Held as held:
                     log.info("waiting for the copy of %s", held.table)

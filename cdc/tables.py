@@ -200,6 +200,7 @@ def select(config: Config, catalog: Sequence[Table]) -> Selection:
     absent = {c.table for c in left_out}
     rows = [t for t in tables if t.kind == "r" and t.name not in absent]
     refused = [c for t in rows for c in _faults(t)]
+    refused += _written_alike(rows)
     refused += [
         Complaint(t.name, f"is excluded but is a partition of {t.parent}, which is replicated",
                   f"exclude {t.parent} too, or do not exclude its partitions")
@@ -218,6 +219,20 @@ def select(config: Config, catalog: Sequence[Table]) -> Selection:
             p.text for p in (*include, *exclude) if not any(p.matches(t.name) for t in catalog)
         ),
     )  # fmt: skip
+
+
+def _written_alike(rows: Sequence[Table]) -> Iterable[Complaint]:
+    """Yield tables that Debezium cannot tell apart: it joins schema and name by a dot.
+
+    Measured: the rows of "a"."b.c" then carry the layout and the name of "a.b"."c".
+    """
+    first: dict[str, TableName] = {}
+    for table in rows:
+        name = table.name
+        twin = first.setdefault(f"{name.schema}.{name.name}", name)
+        if twin != name:
+            yield Complaint(name, f"and {twin} are the same to Debezium, which joins schema and "
+                            "table by a dot", "rename one, or exclude it")  # fmt: skip
 
 
 def _any(patterns: Iterable[Pattern], name: TableName) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
 from cdc.batch import Buffer, Held, Torn
@@ -55,7 +57,7 @@ def test_whole_transactions_leave_together() -> None:
 def test_a_restarted_transaction_leaves_nothing_behind() -> None:
     """Rows of a transaction that begins again are dropped."""
     collected = buffer(t=COPIED)
-    for step in (row(), row(), Restart(1), row(), commit()):
+    for step in (row(), row(), Restart(1, 5), row(), commit()):
         collected.add(step)
     batch = collected.take()
 
@@ -64,13 +66,31 @@ def test_a_restarted_transaction_leaves_nothing_behind() -> None:
 
 
 def test_a_restart_after_pieces_were_written_tears() -> None:
-    """When pieces of it are written, a transaction that begins again cannot go on."""
+    """When pieces of it are written, a transaction that begins again is to be read from there."""
     collected = buffer(rows=1, t=COPIED)
     collected.add(row())
     collected.take_piece(500)
 
-    with pytest.raises(Torn):
-        collected.add(Restart(1))
+    with pytest.raises(Torn) as torn:
+        collected.add(Restart(1, 77))
+
+    assert 77 == torn.value.offset
+
+
+@pytest.mark.parametrize("op", ["d", "t"])
+def test_a_piece_keeps_back_what_may_belong_to_the_next_event(op: Literal["d", "t"]) -> None:
+    """A delete may be half of a key change, a truncate one of several: it leaves with what follows."""
+    collected = buffer(rows=2, t=COPIED)
+    last = Change(op, T, {"id": "1"}, None, 1, 7, 0, 2, 0, 100)
+    collected.add(row())
+    collected.add(Apply(last))
+
+    assert 1 == len(collected.take_piece(500).changes)
+    assert ([last], 1, 100) == (collected.open, collected.rows, collected.size)
+
+    collected.add(row())
+
+    assert [last, row().change] == collected.take_piece(500).changes
 
 
 def test_rows_that_the_copy_holds_are_skipped() -> None:

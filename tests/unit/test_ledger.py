@@ -44,7 +44,7 @@ def applied(ledger: Ledger, events: Iterable[Event]) -> list[int]:
         match ledger.accept(event):
             case Apply(change):
                 rows.append(str((change.after or {})["id"]))
-            case Restart(txid):
+            case Restart(txid, _):
                 rows = [r for r in rows if not r.startswith(f"{txid}.")]
             case Commit(end, contained):
                 if not contained:

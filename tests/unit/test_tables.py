@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -132,6 +133,18 @@ def test_tables_that_cannot_be_carried_are_refused(fault: dict[str, Any], says: 
     assert [TableName("app", "t")] == [c.table for c in found.refused]
     assert says in found.refused[0].what
     assert "exclude it" in found.refused[0].fix
+
+
+def test_tables_that_read_alike_with_their_schema_are_refused() -> None:
+    """Two tables whose schema and name, joined by a dot, are the same text cannot be told apart."""
+    twins = [
+        dataclasses.replace(table("app.t"), name=TableName("a", "b.c")),
+        dataclasses.replace(table("app.t"), name=TableName("a.b", "c")),
+    ]
+    found = tables.select(config("*.*", '"a.b".*'), twins)
+
+    assert [TableName("a.b", "c")] == [c.table for c in found.refused]
+    assert [] == list(tables.select(config("a.*"), twins).refused)
 
 
 def test_a_deferrable_key_with_full_identity_is_carried() -> None:

@@ -25,7 +25,7 @@ from cdc.local.layout import Layout
 from cdc.local.stack import Status
 
 #: Seconds both replicas may take to be fresh again; the worker's group alone waits ten for the dead.
-_PATIENCE = 120.0
+_PATIENCE = 180.0
 
 
 def play(screen: Screen) -> bool:

@@ -22,7 +22,7 @@ SELECT c.oid::regclass::text, coalesce(
           WHERE i.indrelid = c.oid AND i.indisprimary), 't.*::text COLLATE "C"')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND n.nspname NOT IN ('cdc', 'information_schema') AND n.nspname !~ '^pg_'
-ORDER BY 1 COLLATE "C"
+ORDER BY c.oid::regclass::text COLLATE "C"
 """
 
 #: A value's text depends on these; they are the same for every server compared.
@@ -91,7 +91,9 @@ def main(psql: str, *nodes: str) -> int:
     try:
         lines, same = report(psql, dict(node.split("=", 1) for node in nodes))
     except (OSError, subprocess.CalledProcessError) as error:
-        print(f"could not look: {error}", file=sys.stderr)
+        code = getattr(error, "returncode", None)
+        why = f"psql ended with exit code {code}" if code is not None else error
+        print(f"could not look: {why}", file=sys.stderr)
         return 2
     print("\n".join(lines))
     return 0 if same else 1

@@ -1,0 +1,136 @@
+"""Write docs/commands.md and docs/configuration.md from what they are about.
+
+`python docs/generate.py` writes them, with --check it says which are stale and exits 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from cdc import cli
+
+ROOT = Path(__file__).parents[1]
+
+COMMANDS = """\
+# Commands
+
+What `--help` says, written by `make docs`. Results go to stdout, progress and messages to stderr;
+an error is four lines: what happened, where, what that means for the data, what to do next.
+
+| exit code | meaning |
+|---|---|
+| 0 | done; for `status`, `local status` and `connectors status`: all is well; for `connectors diff`: nothing differs |
+| 1 | halted or failed: a person is needed, a restart will not help; for the four above: not so; for `wait`: the time is over |
+| 2 | the command line or the configuration is wrong; nothing was done |
+| 70 | a defect of this program, with a traceback |
+| 130, 143 | interrupted, or killed by a second signal |
+
+The common options may stand before or after the command's name.
+"""
+
+CONFIGURATION = """\
+# Configuration
+
+One TOML file, `cdc.toml` in the current directory, or what `-c` or `CDC_CONFIG` names. Written by
+`make docs` from [`cdc.example.toml`](../cdc.example.toml).
+
+An unknown key is an error that names the closest known one. `${NAME}` is replaced from the
+environment. Durations are written `"500ms"`, `"30s"`, `"5m"`, `"7d"`; sizes `"512KiB"`, `"8MiB"`.
+Relative paths are relative to the file. Database passwords never stand in it: libpq finds them
+through `passfile`, `service` or `PGPASSWORD`.
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Key:
+    """A key of the example: its value there, and the comment above it."""
+
+    table: str
+    name: str
+    value: str
+    says: str
+
+    @property
+    def optional(self) -> bool:
+        return self.says.startswith("Optional. ")
+
+
+def keys(text: str) -> Iterator[Key]:
+    """Yield the keys of a TOML text in their order; ValueError when one has no comment."""
+    table, said = "", list[str]()
+    for line in text.splitlines():
+        if line.startswith("#"):
+            said.append(line[1:].strip())
+        elif header := re.fullmatch(r"\[(.+)\]", line):
+            table, said = header[1], []
+        elif pair := re.fullmatch(r"(\w+) = (.+)", line):
+            if not said:
+                raise ValueError(f"{table}.{pair[1]} has no comment")
+            yield Key(table, pair[1], pair[2], " ".join(said))
+            said = []
+        elif not line:
+            said = []
+
+
+def configuration() -> str:
+    text = (ROOT / "cdc.example.toml").read_text(encoding="utf-8")
+    tomllib.loads(text)
+    parts, table = [CONFIGURATION], None
+    for key in keys(text):
+        if key.table != table:
+            table = key.table
+            title = f"`[{table}]`" if table else "Top level"
+            parts.append(
+                f"\n## {title}\n\n| key | example or default | consequence |\n|---|---|---|\n"
+            )
+        says = key.says.removeprefix("Optional. ")
+        needed = "" if key.optional else "**Required.** "
+        parts.append(
+            f"| `{key.name}` | `{_cell(key.value)}` | {needed}{_cell(says).replace('<', '&lt;')} |\n"
+        )
+    return "".join(parts)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def commands() -> str:
+    return COMMANDS + "".join(_pages(cli.cdc, "cdc", None))
+
+
+def _pages(command: click.Command, name: str, parent: click.Context | None) -> Iterator[str]:
+    context = click.Context(
+        command, info_name=name, parent=parent, terminal_width=90, max_content_width=90
+    )
+    yield f"\n## `{context.command_path}`\n\n```text\n{context.get_help()}\n```\n"
+    if isinstance(command, click.Group):
+        for word in command.list_commands(context):
+            child = command.get_command(context, word)
+            assert child is not None
+            yield from _pages(child, word, context)
+
+
+def main() -> int:
+    stale = []
+    for name, fresh in (("commands.md", commands()), ("configuration.md", configuration())):
+        file = ROOT / "docs" / name
+        if not file.exists() or file.read_text(encoding="utf-8") != fresh:
+            stale.append(f"docs/{name}")
+            if "--check" not in sys.argv:
+                file.write_text(fresh, encoding="utf-8")
+    if "--check" in sys.argv and stale:
+        print(f"stale, run `make docs`: {', '.join(stale)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -19,13 +19,8 @@ from cdc.names import TableName
 _TOKEN = re.compile(r'"((?:[^"]|"")*)"|(\.)|([^".]+)')
 
 #: Every table a person could mean: not the system's, not ours, not an extension's (those come
-#: with CREATE EXTENSION). A column's base type is what its chain of domains ends at.
+#: with CREATE EXTENSION).
 _CATALOG = """
-WITH RECURSIVE base (oid, type) AS (
-    SELECT oid, oid FROM pg_type WHERE typtype <> 'd'
-    UNION ALL
-    SELECT d.oid, b.type FROM pg_type d JOIN base b ON b.oid = d.typbasetype WHERE d.typtype = 'd'
-)
 SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text,
        c.relreplident::text, c.relrowsecurity,
        un.nspname, u.relname,
@@ -37,9 +32,9 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text,
        (SELECT bool_and(i.indimmediate) FROM pg_index i
          WHERE i.indrelid = c.oid AND i.indisprimary),
        (SELECT json_agg(json_build_array(a.attname, format_type(a.atttypid, a.atttypmod),
-                        b.type::regtype::text, a.attnotnull, a.attidentity, a.attgenerated)
+                                         a.attnotnull, a.attidentity, a.attgenerated)
                         ORDER BY a.attnum)
-          FROM pg_attribute a JOIN base b ON b.oid = a.atttypid
+          FROM pg_attribute a
          WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -56,14 +51,13 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text,
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Column:
-    """A column; `type` as format_type prints it, `base` without domains and modifiers.
+    """A column; `type` as format_type prints it.
 
     `identity` is 'a' (ALWAYS), 'd' (BY DEFAULT) or ''; `generated` is 's', 'v' or ''.
     """
 
     name: str
     type: str
-    base: str
     not_null: bool
     identity: str
     generated: str
@@ -276,10 +270,6 @@ def _faults(table: Table) -> Iterable[Complaint]:
         named = {"n": "NOTHING", "i": "USING INDEX"}.get(table.replica_identity, "unknown")
         yield Complaint(name, f"has REPLICA IDENTITY {named}",
                         f"ALTER TABLE {name} REPLICA IDENTITY DEFAULT, or exclude it")  # fmt: skip
-    for column in table.columns:
-        if column.base == "time with time zone":
-            yield Complaint(name, f"has the column {column.name} of type {column.type}, whose "
-                            "offset Debezium drops", "use timestamptz, or exclude it")  # fmt: skip
     folded: dict[str, str] = {}
     for column in table.columns:
         twin = folded.setdefault(column.name.lower(), column.name)

@@ -31,7 +31,7 @@ def table(name: str = "t", *columns: Column) -> Table:
 
 
 def column(name: str, kind: str = "integer", generated: str = "", identity: str = "") -> Column:
-    return Column(name, kind, kind, not_null=False, identity=identity, generated=generated)
+    return Column(name, kind, not_null=False, identity=identity, generated=generated)
 
 
 @given(blocks=st.integers(0, 10_000), range_blocks=st.integers(1, 500))

@@ -127,7 +127,7 @@ def _table(
         key=key,
         key_immediate=True,
         columns=tuple(
-            Column(n, t, t, not_null=False, identity="", generated=g) for n, t, g in columns
+            Column(n, t, not_null=False, identity="", generated=g) for n, t, g in columns
         ),
     )
 

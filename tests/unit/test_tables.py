@@ -14,8 +14,8 @@ from cdc.names import TableName
 from cdc.tables import Column, Selection, Table
 
 
-def column(name: str = "id", base: str = "integer") -> Column:
-    return Column(name, base, base, not_null=True, identity="", generated="")
+def column(name: str = "id") -> Column:
+    return Column(name, "integer", not_null=True, identity="", generated="")
 
 
 def table(name: str, **other: Any) -> Table:

@@ -73,7 +73,7 @@ def _acts(screen: Screen, programs: Programs) -> bool:
 
 
 class _Scene:
-    """What the later acts share; `watch` shows the table until `done` or for some seconds."""
+    """What the later acts share."""
 
     def __init__(self, screen: Screen, programs: Programs, load: Load, gauges: Gauges) -> None:
         self.screen = screen
@@ -83,11 +83,16 @@ class _Scene:
         self.states: dict[str, str] = {}
 
     def watch(
-        self, seconds: float, done: Callable[[dict[str, Reading]], bool] | None = None
+        self,
+        seconds: float,
+        done: Callable[[dict[str, Reading]], bool] | None = None,
+        *,
+        keep: bool = True,
     ) -> list[dict[str, Reading]]:
+        """Show the table until `done`, or for `seconds`; leave it standing if it is to be kept."""
         seen, watch = [], Watch()
         deadline = time.monotonic() + seconds
-        with self.screen.table() as show:
+        with self.screen.table(keep=keep) as show:
             while time.monotonic() < deadline:
                 self.load.check()
                 self.programs.check_daemons()
@@ -126,7 +131,7 @@ def _flow(scene: _Scene) -> None:
     )
     for replica in ("r1", "r2"):
         scene.programs.start_daemon(replica)
-    scene.watch(_PATIENCE, _fresh)
+    scene.watch(_PATIENCE, _fresh, keep=False)
     seen = scene.watch(8.0)
     for replica in ("r1", "r2"):
         lags = sorted(readings[replica].behind * 1000 for readings in seen)
@@ -161,7 +166,7 @@ def _break(scene: _Scene, there: Status) -> Reading:
 
 def _heal(scene: _Scene, died_at: Reading) -> None:
     scene.screen.act(4, "heal", "Start again what died. Nothing else needs to be done.")
-    scene.programs.run("local", "up", "--dir", ".", quiet=True)
+    scene.programs.run("local", "up", "--dir", ".", skip=_address)
     scene.programs.start_daemon("r1")
     scene.states.clear()
     healing = time.monotonic()

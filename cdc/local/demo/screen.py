@@ -77,10 +77,13 @@ class Screen:
         self._console.print(Text("    " + line, style))
 
     @contextlib.contextmanager
-    def table(self) -> Iterator[Callable[[list[Rates]], None]]:
-        """Give a function that shows the newest rates: in place, or as lines every two seconds."""
+    def table(self, *, keep: bool) -> Iterator[Callable[[list[Rates]], None]]:
+        """Give a function that shows the newest rates: in place, or as lines every two seconds.
+
+        Without `keep` the table is gone at the end.
+        """
         if self.live:
-            with Live(console=self._console, auto_refresh=False) as live:
+            with Live(console=self._console, auto_refresh=False, transient=not keep) as live:
                 yield lambda rates: live.update(_drawn(rates), refresh=True)
             return
         began = time.monotonic()
@@ -97,11 +100,11 @@ class Screen:
 
 
 def _drawn(rates: list[Rates]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="dim")
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
     table.add_column(" " * 14)
-    for heading, width in (("commits/s", 9), ("rows/s", 8), ("lag, ms", 9), ("backlog", 9)):
+    for heading, width in (("commits/s", 9), ("rows/s", 9), ("lag, ms", 10), ("backlog", 10)):
         table.add_column(heading, justify="right", min_width=width)
-    table.add_column("", min_width=12)
+    table.add_column("", min_width=16, no_wrap=True)
     for r in rates:
         table.add_row(
             Text("    " + r.name, "bold"),

@@ -66,6 +66,10 @@ class Connect:
         """Restart the connector and all its tasks."""
         self._json("POST", f"{_path(name)}/restart?includeTasks=true&onlyFailed=false")
 
+    def resume(self, name: str) -> None:
+        """Let a paused or stopped connector run."""
+        self._json("PUT", f"{_path(name)}/resume")
+
     def delete(self, name: str) -> bool:
         """Delete the connector, not its offsets; return False when there was none."""
         return self._send("DELETE", _path(name), None, absent=True) is not None

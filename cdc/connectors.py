@@ -87,6 +87,11 @@ class Health:
         return len(self.states) > 1 and all(state == "RUNNING" for _, state in self.states)
 
     @property
+    def held(self) -> bool:
+        """Somebody has paused or stopped it."""
+        return any(state in {"PAUSED", "STOPPED"} for _, state in self.states)
+
+    @property
     def failed(self) -> bool:
         return any(state == "FAILED" for _, state in self.states)
 

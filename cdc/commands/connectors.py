@@ -70,6 +70,9 @@ def apply(said: Common, dry_run: bool) -> None:
         note("dry run: nothing was changed")
         state = f"would be {done}" if done != "unchanged" else done
     else:
+        if (status := connect.status(wanted.name)) and definitions.health(status).held:
+            note(f"connector {wanted.name} was paused or stopped: resumed")
+            connect.resume(wanted.name)
         state = f"{done}; {_wait(connect, wanted.name)}"
     emit(said, {"connector": wanted.name, "done": done, "dry_run": dry_run,
                 "changes": _told(found or ())},

@@ -189,15 +189,16 @@ def test_a_trace_is_shortened_to_its_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    ("states", "running", "failed"),
+    ("states", "running", "failed", "held"),
     [
-        (("RUNNING", "RUNNING"), True, False),
-        (("RUNNING",), False, False),
-        (("RUNNING", "FAILED"), False, True),
-        (("PAUSED", "RUNNING"), False, False),
+        (("RUNNING", "RUNNING"), True, False, False),
+        (("RUNNING",), False, False, False),
+        (("RUNNING", "FAILED"), False, True, False),
+        (("PAUSED", "RUNNING"), False, False, True),
+        (("STOPPED",), False, False, True),
     ],
 )
-def test_health(states: tuple[str, ...], running: bool, failed: bool) -> None:
+def test_health(states: tuple[str, ...], running: bool, failed: bool, held: bool) -> None:
     """A connector runs when it and at least one task run and none does anything else."""
     connector, *tasks = states
     found = connectors.health({
@@ -205,5 +206,5 @@ def test_health(states: tuple[str, ...], running: bool, failed: bool) -> None:
         "tasks": [{"id": n, "state": s, "trace": "e\nCaused by: c"} for n, s in enumerate(tasks)],
     })  # fmt: skip
 
-    assert (running, failed) == (found.running, found.failed)
+    assert (running, failed, held) == (found.running, found.failed, found.held)
     assert len(tasks) == len(found.traces)

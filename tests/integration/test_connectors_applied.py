@@ -182,6 +182,23 @@ def test_restart_loses_nothing(made: Stream) -> None:
     first_event(made, lambda v: is_row(v) and v["after"] == {"id": "2"})
 
 
+@pytest.mark.parametrize("action", ["pause", "stop"])
+def test_apply_resumes_what_somebody_held(made: Stream, action: str) -> None:
+    """A connector that was paused or stopped past the files runs again after apply."""
+    made.cdc("connectors", "apply")
+    url = f"{made.connect}/connectors/cdc_{made.name}/{action}"
+    requests.put(url, timeout=30).raise_for_status()
+    state = {"pause": "PAUSED", "stop": "STOPPED"}[action]
+    wait_until(
+        lambda: state in made.cdc("connectors", "status", check=False).stdout, f"it is {state}"
+    )
+
+    done = made.cdc("connectors", "apply")
+
+    assert "resumed" in done.stderr
+    assert "unchanged; connector RUNNING, task 0 RUNNING" in done.stdout
+
+
 def test_delete_keeps_offsets_and_slot(made: Stream) -> None:
     """Deleted and created again, the connector goes on where it was and skips nothing."""
     made.cdc("connectors", "apply")

@@ -122,6 +122,7 @@ class Bootstrap:
             with snapshot.exported(
                 self._config.primary.dsn, self._application,
                 self._config.bootstrap.slot_timeout, self._note,
+                look_dsn=self._config.primary.admin_dsn,
             ) as taken:  # fmt: skip
                 found = self._as_seen(taken)
                 with self._dumped(taken.name) as archive:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import select
 import time
 import uuid
@@ -76,16 +77,23 @@ def identify(dsn: str, application: str) -> Server:
 
 @contextlib.contextmanager
 def exported(
-    dsn: str, application: str, timeout: float, note: Callable[[str], None]
+    dsn: str,
+    application: str,
+    timeout: float,
+    note: Callable[[str], None],
+    *,
+    look_dsn: str | None = None,
 ) -> Iterator[Snapshot]:
     """Open a snapshot of the database at `dsn`.
 
     Raises NotReady naming the sessions in the way when the server cannot give one within
-    `timeout` seconds: it waits for every transaction that was open before.
+    `timeout` seconds: it waits for every transaction that was open before. `look_dsn` may be a
+    role that sees more of other sessions.
     """
     with contextlib.closing(_walsender(dsn, application)) as walsender:
         server = _identify(walsender)
-        lsn, first_name = _create_slot(walsender, dsn, application, timeout, note)
+        look = functools.partial(_look, look_dsn or dsn, application, walsender.pgconn.backend_pid)
+        lsn, first_name = _create_slot(walsender.pgconn, look, timeout, note)
         keeper = session(dsn, application, first_name)
     with contextlib.closing(keeper):
         row = keeper.execute("SELECT pg_export_snapshot()").fetchone()
@@ -194,13 +202,20 @@ def _row(result: pq.abc.PGresult) -> list[str]:
     return [(result.get_value(0, i) or b"").decode() for i in range(result.nfields)]
 
 
+def _look(dsn: str, application: str, pid: int) -> list[Blocker]:
+    with contextlib.closing(postgres.connect(dsn, application, autocommit=True)) as conn:
+        return blockers(conn, pid)
+
+
 def _create_slot(
-    walsender: Connection, dsn: str, application: str, timeout: float, note: Callable[[str], None]
+    pgconn: pq.abc.PGconn,
+    look: Callable[[], list[Blocker]],
+    timeout: float,
+    note: Callable[[str], None],
 ) -> tuple[int, str]:
     """Create the temporary slot; return its consistent point and the snapshot's name."""
     slot = f"cdc_bootstrap_{uuid.uuid4().hex[:16]}"
     command = f"CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'export')"
-    pgconn = walsender.pgconn
     pgconn.send_query(command.encode())
     deadline = time.monotonic() + timeout
     in_the_way: list[Blocker] = []
@@ -217,8 +232,7 @@ def _create_slot(
             ) from error
         if not pgconn.is_busy():
             break
-        with contextlib.closing(postgres.connect(dsn, application, autocommit=True)) as other:
-            seen = blockers(other, pgconn.backend_pid)
+        seen = look()
         if seen != in_the_way and seen:
             in_the_way = seen
             note("the snapshot waits for transactions open on the primary: "

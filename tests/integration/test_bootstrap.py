@@ -350,3 +350,54 @@ def test_only_one_bootstrap_of_a_replica_at_a_time(stream: Stream) -> None:
     assert second.returncode == 1
     assert "another `cdc bootstrap`" in second.stderr
     assert first.wait(60) == 0, stream.log(first)
+
+
+def test_triggers_disabled_without_the_privilege(stream: Stream) -> None:
+    """Without the right to switch triggers off per session, rows come unspoilt, foreign keys stay away."""
+    prepared(stream, PAIR)
+    stream.sql("primary", "ALTER TABLE b ADD FOREIGN KEY (n) REFERENCES a NOT VALID")
+    stream.sql(
+        "primary",
+        "CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN new.n = -1; RETURN new; END'",
+    )
+    stream.sql(
+        "primary", "CREATE TRIGGER t BEFORE INSERT ON a FOR EACH ROW EXECUTE FUNCTION spoil()"
+    )
+    text = stream.config.read_text(encoding="utf-8")
+    stream.config.write_text(
+        text.replace("[replicas.r1]", '[replicas.r1]\ntriggers = "disabled"'), encoding="utf-8"
+    )
+
+    stream.cdc("bootstrap", "-r", "r1")
+    stream.cdc("bootstrap", "-r", "r1", "--overwrite")
+
+    assert compare.differences({"p": stream.primary, "r1": stream.dsn("r1")}, ["a", "b"]) == []
+    assert stream.sql("r1", "SELECT tgenabled::text FROM pg_trigger WHERE tgname = 't'") == [("D",)]
+    assert stream.sql("r1", "SELECT count(*) FROM pg_constraint WHERE contype = 'f'") == [(0,)]
+
+
+def test_only_what_the_tables_need(stream: Stream) -> None:
+    """With schema = "tables" the replica gets the tables, their types and sequences, nothing else."""
+    stream.sql("primary", KINDS)
+    text = stream.config.read_text(encoding="utf-8")
+    text = text.replace('tables = ["*.*"]', 'tables = ["\\"Mixed Case\\".*", "public.par"]')
+    stream.config.write_text(f'{text}\n[bootstrap]\nschema = "tables"\n', encoding="utf-8")
+    stream.cdc("setup")
+    stream.cdc("connectors", "apply")
+
+    stream.cdc("bootstrap", "-r", "r1")
+
+    there: LiteralString = (
+        "SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
+        " WHERE relkind IN ('r', 'p', 'S', 'v') AND nspname IN ('public', 'Mixed Case') ORDER BY 1"
+    )
+    assert [name for (name,) in stream.sql("r1", there)] == [
+        "T 1",
+        "T 1_Id_seq",
+        "T 1_s_seq",
+        "par",
+    ]
+    assert stream.sql("r1", "SELECT count(*) FROM pg_constraint WHERE contype = 'f'") == [(1,)]
+    assert compare.differences({"p": stream.primary, "r1": stream.dsn("r1")}, TABLES[2:3]) == []
+    assert stream.sql("r1", "SELECT count(*) FROM par") == [(100,)]

@@ -1,0 +1,264 @@
+"""What bootstrap refuses, on the real stack: exit status, the three parts, nothing changed."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import psycopg
+import pytest
+import requests
+from confluent_kafka.admin import AdminClient
+from harness import Stream, wait_until
+from psycopg import conninfo
+
+from cdc import barrier, config, snapshot
+from cdc.errors import NotReady, SchemaMismatch
+from cdc.names import TableName
+
+pytestmark = pytest.mark.stack
+
+ONE = "CREATE TABLE a (id int PRIMARY KEY, n int); INSERT INTO a SELECT i, 0 FROM generate_series(1, 1000) i"
+
+
+def prepared(stream: Stream) -> Stream:
+    stream.sql("primary", ONE)
+    stream.cdc("setup")
+    stream.cdc("connectors", "apply")
+    return stream
+
+
+def refused(stream: Stream, *args: str, status: int = 1) -> str:
+    """Run bootstrap, which must refuse with all parts of a message; return what it said."""
+    done = stream.cdc("bootstrap", "-r", "r1", *args, check=False)
+    _assert_parts(done, status)
+    return done.stderr
+
+
+def _assert_parts(done: CompletedProcess[str], status: int) -> None:
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    for part in ("cdc: ", "\n  data: ", "\n  next: "):
+        assert part in f"\n{done.stderr}"
+
+
+def records(stream: Stream) -> list[tuple[object, ...]]:
+    return stream.sql("r1", "SELECT table_name, state, snapshot_lsn::text FROM cdc.tables")
+
+
+def with_setting(stream: Stream, old: str, new: str, *, first: bool = False) -> None:
+    text = stream.config.read_text(encoding="utf-8")
+    assert old in text
+    stream.config.write_text(text.replace(old, new, 1 if first else -1), encoding="utf-8")
+
+
+def with_section(stream: Stream, section: str) -> None:
+    text = stream.config.read_text(encoding="utf-8")
+    stream.config.write_text(f"{text}\n{section}\n", encoding="utf-8")
+
+
+def test_without_setup_of_the_replica(stream: Stream) -> None:
+    """A replica without the schema cdc is refused and pointed to `cdc setup`."""
+    prepared(stream)
+    stream.sql("r1", "DROP SCHEMA cdc CASCADE")
+
+    assert "run `cdc setup`" in refused(stream)
+
+
+def test_without_a_connector(stream: Stream) -> None:
+    """A stream without its connector is refused before anything waits for a barrier."""
+    stream.sql("primary", ONE)
+    stream.cdc("setup")
+
+    assert "run `cdc connectors apply`" in refused(stream)
+    assert records(stream) == []
+
+
+def test_unknown_table(stream: Stream) -> None:
+    """--table with a table that is not replicated is a usage error naming those that are."""
+    prepared(stream)
+
+    assert "public.a" in refused(stream, "--table", "public.b", status=2)
+    assert "write --table schema.table" in refused(stream, "--table", "b", status=2)
+
+
+def test_table_outside_the_publication(stream: Stream) -> None:
+    """A table whose changes would never arrive is refused until setup publishes it."""
+    prepared(stream)
+    stream.sql("primary", "CREATE TABLE late (id int PRIMARY KEY)")
+
+    said = refused(stream)
+
+    assert "lacks public.late" in said
+    assert records(stream) == []
+
+
+def test_table_absent_at_the_replica(stream: Stream) -> None:
+    """With schema = "none" a table that the replica lacks is named."""
+    prepared(stream)
+    with_section(stream, '[bootstrap]\nschema = "none"')
+
+    assert "the replica lacks public.a" in refused(stream)
+    assert records(stream) == []
+
+
+def test_table_of_another_shape(stream: Stream) -> None:
+    """A table that exists on the replica with another column type is refused and stays as it was."""
+    prepared(stream)
+    stream.sql("r1", "CREATE TABLE a (id int PRIMARY KEY, n text); ALTER TABLE a OWNER TO cdc")
+
+    assert "the column n is text, not integer" in refused(stream)
+    assert records(stream) == []
+    assert stream.sql("r1", "SELECT count(*) FROM a") == [(0,)]
+
+
+def test_a_long_transaction_is_named(stream: Stream) -> None:
+    """When the snapshot cannot be had in time, the sessions in the way are named by pid."""
+    prepared(stream)
+    with_section(stream, '[bootstrap]\nslot_timeout = "3s"')
+    with psycopg.connect(stream.primary, application_name="night report") as blocker:
+        blocker.execute("CREATE TABLE has_an_xid ()")
+        said = refused(stream)
+        pid = blocker.info.backend_pid
+        blocker.rollback()
+
+    assert f"pid {pid} (postgres, night report, idle in transaction" in said
+    assert "bootstrap.slot_timeout" in said
+    # The registration was taken back: a running daemon does not wait for a table nobody fills.
+    assert records(stream) == []
+    slots = "SELECT count(*) FROM pg_replication_slots WHERE temporary AND database = %s"
+    wait_until(lambda: stream.sql("primary", slots, [stream.name]) == [(0,)], "the slot is gone")
+    stream.cdc("bootstrap", "-r", "r1")
+
+
+def test_a_rewritten_table_is_noticed(stream: Stream) -> None:
+    """A table rewritten after the snapshot, which reads as empty inside it, is never copied."""
+    prepared(stream)
+    settings = config.load(stream.config)
+    with snapshot.exported(settings.primary.dsn, "test", 30, lambda _line: None) as taken:
+        stream.sql("primary", "ALTER TABLE a ALTER n TYPE bigint")
+        assert taken.keeper.execute("SELECT count(*) FROM public.a").fetchone() == (0,)
+        with pytest.raises(SchemaMismatch, match="was rewritten"):
+            snapshot.hold(taken.keeper, [TableName("public", "a")])
+        taken.keeper.rollback()
+
+
+def test_a_held_table_cannot_be_rewritten(stream: Stream) -> None:
+    """While a snapshot holds a table, nobody can rewrite it."""
+    prepared(stream)
+    settings = config.load(stream.config)
+    with snapshot.exported(settings.primary.dsn, "test", 30, lambda _line: None) as taken:
+        snapshot.hold(taken.keeper, [TableName("public", "a")])
+        with (
+            psycopg.connect(stream.primary, options="-c lock_timeout=200ms") as other,
+            pytest.raises(psycopg.errors.LockNotAvailable),
+        ):
+            other.execute("ALTER TABLE a ALTER n TYPE bigint")
+
+
+def test_snapshot_is_exact_under_concurrent_commits(stream: Stream) -> None:
+    """A snapshot's LSN divides commits: rows seen are exactly those committed at or below it."""
+    stream.sql("primary", "CREATE TABLE log (id serial PRIMARY KEY, ended pg_lsn)")
+    stream.cdc("setup")
+    settings = config.load(stream.config)
+    with psycopg.connect(stream.primary, autocommit=True) as writer:
+        for round_ in range(20):
+            writer.execute("INSERT INTO log DEFAULT VALUES")
+            before = writer.execute("SELECT pg_current_wal_insert_lsn() - '0/0'").fetchone()
+            with snapshot.exported(settings.primary.dsn, "test", 30, lambda _line: None) as taken:
+                writer.execute("INSERT INTO log DEFAULT VALUES")
+                after = writer.execute("SELECT pg_current_wal_insert_lsn() - '0/0'").fetchone()
+                seen = taken.keeper.execute("SELECT count(*) FROM public.log").fetchone()
+                taken.keeper.rollback()
+            assert seen == (2 * round_ + 1,)
+            assert before is not None
+            assert after is not None
+            assert before[0] <= taken.lsn < after[0]
+
+
+def test_topic_made_anew(stream: Stream) -> None:
+    """After the topic was lost, filling goes on only by --overwrite, which starts the stream over."""
+    prepared(stream)
+    stream.cdc("bootstrap", "-r", "r1")
+    requests.put(
+        f"{stream.connect}/connectors/cdc_{stream.name}/pause", timeout=30
+    ).raise_for_status()
+    admin = AdminClient({"bootstrap.servers": stream.kafka})
+    admin.delete_topics([stream.topic])[stream.topic].result(timeout=30)
+    wait_until(
+        lambda: stream.topic not in admin.list_topics(timeout=30).topics, "the topic is gone"
+    )
+    assert "run `cdc setup`" in refused(stream)
+    stream.cdc("setup")
+    requests.put(
+        f"{stream.connect}/connectors/cdc_{stream.name}/resume", timeout=30
+    ).raise_for_status()
+    before = stream.sql("r1", "SELECT * FROM cdc.position")
+
+    assert "the topic was deleted and made anew" in refused(stream)
+    assert stream.sql("r1", "SELECT * FROM cdc.position") == before
+    stream.sql("primary", "UPDATE a SET n = 1 WHERE id = 1")
+    stream.cdc("bootstrap", "-r", "r1", "--overwrite")
+    stream.cdc("run", "-r", "r1", "--until-caught-up")
+    assert stream.sql("r1", "SELECT n FROM a WHERE id = 1") == [(1,)]
+
+
+def test_a_barrier_that_does_not_come_is_explained(stream: Stream) -> None:
+    """With a paused connector the message says what Kafka Connect says of it."""
+    prepared(stream)
+    url = f"{stream.connect}/connectors/cdc_{stream.name}"
+    requests.put(f"{url}/pause", timeout=30).raise_for_status()
+    wait_until(
+        lambda: requests.get(f"{url}/status", timeout=30).json()["tasks"][0]["state"] == "PAUSED",
+        "the task is paused",
+    )
+    settings = config.load(stream.config)
+    with (
+        contextlib.closing(psycopg.connect(stream.primary, autocommit=True)) as primary,
+        contextlib.closing(barrier.Watch(settings)) as watch,
+        pytest.raises(NotReady) as silent,
+    ):
+        watch.until(barrier.emit(primary), lambda _line: None, silence=2.0)
+
+    assert "PAUSED" in silent.value.what
+    assert settings.slot in silent.value.next
+
+
+def test_passwords_are_in_no_command_line(stream: Stream, tmp_path: Path) -> None:
+    """The programs bootstrap starts get the password by environment, never as an argument."""
+    prepared(stream)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    real = _real_programs(stream)
+    for name in ("pg_dump", "pg_restore"):
+        (programs / name).write_text(
+            f'#!/bin/sh\nprintf "%s\\n" "$0 $*" >> {tmp_path}/started\nexec {real}/{name} "$@"\n'
+        )
+        (programs / name).chmod(0o755)
+    settings = config.load(stream.config)
+    stream.sql(
+        "primary",
+        "CREATE ROLE cdc_x LOGIN SUPERUSER PASSWORD 'hush-hush'".replace(
+            "cdc_x", f"cdc_{stream.name}_x"
+        ),
+    )
+    dsn = conninfo.make_conninfo(
+        settings.primary.dsn, user=f"cdc_{stream.name}_x", password="hush-hush", passfile=""
+    )
+    with_setting(stream, "admin_dsn = ", "#", first=True)
+    with_setting(stream, "[primary]", f'[primary]\nadmin_dsn = "{dsn}"')
+
+    stream.cdc("bootstrap", "-r", "r1", env={"CDC_PG_BIN": str(programs)})
+
+    started = (tmp_path / "started").read_text()
+    assert "pg_dump --dbname" in started
+    assert "pg_restore --dbname" in started
+    assert "hush" not in started
+
+
+def _real_programs(stream: Stream) -> Path:
+    from cdc import schema_load
+
+    with psycopg.connect(stream.primary) as conn:
+        return schema_load.programs(conn.info.server_version).pg_dump.parent

@@ -26,7 +26,8 @@ SELECT has_database_privilege(%(role)s, current_database(), 'CREATE'),
        ARRAY(SELECT n.nspname::text FROM pg_namespace n
               WHERE n.nspname NOT LIKE 'pg\\_%%'
                 AND n.nspname NOT IN ('information_schema', 'cdc')
-                AND NOT has_schema_privilege(%(role)s, n.oid, 'CREATE, USAGE') ORDER BY 1)
+                AND NOT (has_schema_privilege(%(role)s, n.oid, 'CREATE')
+                         AND has_schema_privilege(%(role)s, n.oid, 'USAGE')) ORDER BY 1)
 """
 
 _SCHEMA = """

@@ -223,6 +223,7 @@ def test_a_missing_role_is_made_with_the_password_of_its_dsn(made: Stream) -> No
         session.execute("SET session_replication_role = replica")
         session.execute("SELECT * FROM cdc.position")
         session.execute("CREATE SCHEMA made_by_restore")
+        session.execute("CREATE TABLE public.made_by_restore (id int)")
 
 
 @pytest.fixture

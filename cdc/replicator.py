@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import psycopg
@@ -111,12 +111,13 @@ class Replicator:
                 except (Resume, Torn) as later:
                     # From the position again it would only be met again.
                     self._skip_to = later.offset
+                    log.info("the open transaction comes again whole from offset %d", later.offset)
                 except Held as held:
                     log.info("waiting for the copy of %s", held.table)
                     self._stop.wait(_LOOK_AGAIN)
                 except (Unreachable, psycopg.Error) as error:
                     if isinstance(error, psycopg.Error) and not policy.transient(error):
-                        raise _refused(error) from error
+                        _refuse(error)
                     failures += 1
                     seconds = policy.pause(failures)
                     log.warning("%s; trying again in %.1f s", _trouble(error), seconds)
@@ -305,14 +306,16 @@ def _is_boundary(record: Record) -> bool:
     return record.value is not None and record.value.startswith(b'{"status"')
 
 
-def _refused(error: psycopg.Error) -> NotReady:
-    """Return the error for what the replica refuses outside of rows: rights, a read-only server."""
-    return NotReady(
+def _refuse(error: psycopg.Error) -> NoReturn:
+    """Raise for what the replica refuses outside of rows: rights, a read-only server."""
+    if error.sqlstate is None:  # not the server's word: a defect of ours
+        raise error
+    raise NotReady(
         f"the replica refuses what replication needs: {postgres.first_line(error)}",
         safe="the open batch was rolled back; the replica is consistent as of its position",
         next="run `cdc setup`: it gives the daemon's role its rights and says what it cannot give",
         sqlstate=error.sqlstate,
-    )
+    ) from error
 
 
 def _trouble(error: Exception) -> str:

@@ -86,6 +86,9 @@ def make(
         )
     fill = [t for t in selection.rows if t.name in wanted and (overwrite or t.name not in copied)]
     done = filling.sections(replica, config.name)
+    _readable(primary, fill)
+    # What halted the daemon may lie in the topic behind its position: the position moves too then.
+    anew = overwrite and everything
     whole = config.bootstrap.schema == "all" and everything and not set(SECTIONS) <= done
     here = {t.name: t for t in tables.read(replica)}
     if config.bootstrap.schema == "none":
@@ -106,8 +109,8 @@ def make(
         fill=tuple(fill),
         recorded=recorded,
         overwritten=tuple(full),
-        needs_start=reached is None or lost is not None,
-        start_over=everything and (lost is not None or reached is None),
+        needs_start=reached is None or lost is not None or anew,
+        start_over=everything and (lost is not None or reached is None or anew),
         whole_schema=whole,
         whole_schema_pending=whole and bool(copied),
         oids=_with_parents(fill, selection.partitioned),
@@ -148,6 +151,21 @@ def _published(config: Config, primary: Connection, selection: Selection) -> Non
             "changes would never arrive",
             safe=NOTHING_CHANGED,
             next="run `cdc setup`, then this command again",
+        )
+
+
+def _readable(primary: Connection, fill: Sequence[Table]) -> None:
+    """Raise NotReady if a table to be copied may not be read, before anything is emptied."""
+    refused = primary.execute(
+        "SELECT oid::int8 FROM pg_class WHERE oid = ANY (%s) AND NOT has_table_privilege(oid, 'SELECT')",
+        [[t.oid for t in fill]],
+    ).fetchall()
+    if names := sorted(t.name for t in fill if (t.oid,) in refused):
+        raise NotReady(
+            f"the role {primary.info.user} may not read {_listed(names)} on the primary",
+            safe=NOTHING_CHANGED,
+            next="run `cdc setup`, which grants it, then this command again",
+            table=str(names[0]) if len(names) == 1 else None,
         )
 
 

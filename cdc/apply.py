@@ -52,7 +52,7 @@ class Applier:
 
         Raises SchemaMismatch, ApplyRefused, or psycopg's error where trying again may help.
         """
-        self._learn({change.table for change in batch})
+        self._learn(batch)
         for change in batch:
             self._fits(change)
         self._conn.execute("SAVEPOINT cdc_batch")
@@ -227,19 +227,24 @@ class Applier:
         row = self._conn.execute(statement).fetchone()
         return row[0] if row else None
 
-    def _learn(self, names: set[TableName]) -> None:
+    def _learn(self, batch: Sequence[Change]) -> None:
         """Read tables seen for the first time and make their staging tables."""
-        unknown = names - self._tables.keys()
+        unknown = {change.table for change in batch} - self._tables.keys()
         if not unknown:
             return
         found = catalog.read(self._dsn, self._application, unknown)
         for name in sorted(unknown):
             if name not in found:
+                first = next(change for change in batch if change.table == name)
                 raise SchemaMismatch(
                     f"the replica has no table {name}",
                     safe=_CONSISTENT,
-                    next=f"create it as it is on the primary and fill it: `cdc bootstrap --table {name}`",
+                    next=f"create it as it is on the primary and fill it: `cdc bootstrap --table {name} "
+                    "--overwrite`",
                     table=str(name),
+                    txid=first.txid,
+                    offset=first.offset,
+                    lsn=first.lsn,
                 )
             stage = sql.Identifier("pg_temp", f"cdc_stage_{len(self._stages) + 1}")
             self._conn.execute(statements.create_stage(found[name], stage))

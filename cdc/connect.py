@@ -70,6 +70,14 @@ class Connect:
         """Let a paused or stopped connector run."""
         self._json("PUT", f"{_path(name)}/resume")
 
+    def stop(self, name: str) -> bool:
+        """Ask for the connector's tasks to end; return False when there is no such connector."""
+        return self._send("PUT", f"{_path(name)}/stop", None, absent=True) is not None
+
+    def forget(self, name: str) -> None:
+        """Delete the offsets of a stopped connector: it no longer knows what it has sent."""
+        self._json("DELETE", f"{_path(name)}/offsets")
+
     def delete(self, name: str) -> bool:
         """Delete the connector, not its offsets; return False when there was none."""
         return self._send("DELETE", _path(name), None, absent=True) is not None

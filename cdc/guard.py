@@ -28,6 +28,13 @@ EVERY = 60.0
 _TIMEOUT = 5.0
 
 
+#: Another class stores offsets from which rows may be missing, and the plugin does not go on there.
+_OTHER_CLASS = (
+    "run `cdc connectors delete --offsets` and `cdc connectors apply`, then fill every replica "
+    "anew: `cdc bootstrap --overwrite`"
+)
+
+
 class Guard:
     """Compares the connector's settings at first and every minute."""
 
@@ -102,7 +109,9 @@ def refusal(config: Config, found: Sequence[Change]) -> CdcError:
         ),
         safe="nothing is applied from here on; the replica is as of its position, but what the "
         "connector wrote with these settings may be incomplete or altered",
-        next="run `cdc connectors apply`; if anything was captured with these settings, fill the "
+        next=_OTHER_CLASS
+        if any(change.key == "connector.class" for change in found)
+        else "run `cdc connectors apply`; if anything was captured with these settings, fill the "
         "replica anew: `cdc bootstrap --overwrite`; else start again",
         topic=config.topic,
     )

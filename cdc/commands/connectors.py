@@ -110,12 +110,17 @@ def restart(said: Common, dry_run: bool) -> None:
 
 
 @connectors.command()
+@click.option("--offsets", is_flag=True, help="Delete also where it was: every replica must be "
+              "filled anew then.")  # fmt: skip
 @_dry_run
 @common
-def delete(said: Common, dry_run: bool) -> None:
-    """Delete the connector. Its offsets stay, and so does the replication slot."""
+def delete(said: Common, offsets: bool, dry_run: bool) -> None:
+    """Delete the connector. The replication slot stays, and so do the offsets without --offsets."""
     config = said.load()
     connect = Connect(config.connect.url)
+    if offsets and not dry_run and connect.stop(config.connector):
+        _wait_stopped(connect, config.connector)
+        connect.forget(config.connector)
     there = (
         connect.status(config.connector) is not None
         if dry_run
@@ -125,8 +130,13 @@ def delete(said: Common, dry_run: bool) -> None:
     human = f"connector {config.connector}: " + (
         ("would be deleted" if dry_run else "deleted") if there else "was not there"
     )
-    note(f"its offsets stay in Connect: a connector of the same name goes on where it was; the slot "
-         f"{config.slot} keeps log on the primary until that happens or it is dropped")  # fmt: skip
+    if offsets and there:
+        note("its offsets go too: after `cdc connectors apply`, fill every replica anew with "
+             "`cdc bootstrap --overwrite`")  # fmt: skip
+    else:
+        note("its offsets stay in Connect: a connector of the same name goes on where it was")
+    note(f"the slot {config.slot} keeps log on the primary until a connector reads it again or it "
+         "is dropped")  # fmt: skip
     emit(said, {"connector": config.connector, "done": done, "dry_run": dry_run}, human)
 
 
@@ -211,6 +221,21 @@ def _wait(connect: Connect, name: str) -> Health:
         safe="nothing is lost: the slot keeps the log, and capture goes on from the stored offset",
         next="mend the cause, then `cdc connectors restart`",
     )
+
+
+def _wait_stopped(connect: Connect, name: str) -> None:
+    """Wait until no task of a connector is left; ConnectRefused when one does not end."""
+    deadline = time.monotonic() + START_TIME
+    while (status := connect.status(name)) and (
+        status["connector"]["state"] != "STOPPED" or status["tasks"]
+    ):
+        if time.monotonic() > deadline:
+            raise ConnectRefused(
+                f"the connector {name} does not stop: {definitions.health(status)}",
+                safe="its offsets were not touched",
+                next="see the worker's log, restart the worker, then run this command again",
+            )
+        time.sleep(0.2)
 
 
 def _told(found: Sequence[Change]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from cdc.config import Config
 from cdc.errors import CdcError, Halt
 from cdc.replicator import Replicator
 from cdc.signals import stopping
+from cdc.source import PARTITION
 
 
 @click.command()
@@ -38,6 +39,8 @@ def run(said: Common, *, until_caught_up: bool) -> None:
             Replicator(config, replica, stop).run(until)
         except Halt as halt:
             halt.at(replica=replica)
+            if halt.place.offset is not None:
+                halt.at(topic=config.topic, partition=PARTITION)
             state, error = "halted", str(halt)
             raise
         finally:

@@ -32,7 +32,7 @@ from cdc import (
 )
 from cdc.config import Config
 from cdc.copying import Sessions
-from cdc.errors import CdcError, SchemaMismatch
+from cdc.errors import CdcError, PositionLost, SchemaMismatch
 from cdc.filling import Start
 from cdc.finishing import ForeignKeys
 from cdc.names import TableName
@@ -92,6 +92,7 @@ class Bootstrap:
         lsn, done = (None, Tally())
         if self._plan.fill:
             lsn, done = self._fill(jobs)
+            self._still_there()
         elif self._plan.whole_schema_pending:
             self._note("all tables are filled; finishing the schema")
             with self._dumped(None) as archive:
@@ -149,6 +150,20 @@ class Bootstrap:
             if not begun:
                 self._withdraw(names)
             raise
+
+    def _still_there(self) -> None:
+        """Raise PositionLost if the topic was cut past the position while rows were copied."""
+        reached, _recorded = filling.load(self._replica, self._config.name)
+        low, _high = barrier.bounds(self._config)
+        if reached is not None and reached.next_offset < low:
+            raise PositionLost(
+                "the copy took longer than the topic keeps records: it begins at offset "
+                f"{low} by now, the replica needs {reached.next_offset}",
+                safe="the copied rows are right as of the snapshot, but cannot be brought further",
+                next="raise kafka.topic.retention, run `cdc setup`, then `cdc bootstrap --overwrite`",
+                replica=self._name,
+                topic=self._config.topic,
+            )
 
     def _withdraw(self, names: Sequence[TableName]) -> None:
         # Without this a running daemon would wait at these tables until somebody tries again. The

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -59,6 +60,7 @@ def make(
     Raises NotReady, SchemaMismatch, PositionLost, NotEmpty or UsageError when filling must not
     begin; nothing has been changed then.
     """
+    _check_replica(config, name, primary, replica)
     selection = selected(config, primary)
     _published(config, primary, selection)
     reached, recorded = filling.load(replica, config.name)
@@ -134,6 +136,39 @@ def selected(config: Config, primary: Connection) -> Selection:
             next="correct the patterns, or create the tables, then run `cdc setup`",
         )
     return selection
+
+
+def _check_replica(config: Config, name: str, primary: Connection, replica: Connection) -> None:
+    """Raise NotReady if the replica is the primary, or its triggers cannot be kept from firing."""
+    # Advisory locks belong to a database: the same key free on both ends means two databases.
+    key = [secrets.randbits(62)]
+    primary.execute("SELECT pg_advisory_lock(%s)", key)
+    try:
+        two = replica.execute("SELECT pg_try_advisory_lock(%s)", key).fetchone()
+        if two == (True,):
+            replica.execute("SELECT pg_advisory_unlock(%s)", key)
+    finally:
+        primary.execute("SELECT pg_advisory_unlock(%s)", key)
+    if two != (True,):
+        raise NotReady(
+            f"replica {name} is the primary itself: its dsn leads to the same database",
+            safe=NOTHING_CHANGED,
+            next=f"correct replicas.{name}.dsn",
+            replica=name,
+        )
+    if config.replica(name).triggers == "session":
+        may = replica.execute(
+            "SELECT has_parameter_privilege('session_replication_role', 'SET')"
+        ).fetchone()
+        if may != (True,):
+            raise NotReady(
+                "the replica's role may not set session_replication_role: triggers and foreign "
+                "keys would fire on rows that the primary has dealt with already",
+                safe=NOTHING_CHANGED,
+                next="run `cdc setup` with a superuser as admin_dsn, which grants it, or set "
+                f'replicas.{name}.triggers = "disabled"',
+                replica=name,
+            )
 
 
 def _published(config: Config, primary: Connection, selection: Selection) -> None:

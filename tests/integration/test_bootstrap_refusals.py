@@ -6,9 +6,11 @@ import contextlib
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import compare
 import psycopg
 import pytest
 import requests
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from harness import Stream, wait_until
 from psycopg import conninfo
@@ -262,3 +264,69 @@ def _real_programs(stream: Stream) -> Path:
 
     with psycopg.connect(stream.primary) as conn:
         return schema_load.programs(conn.info.server_version).pg_dump.parent
+
+
+def test_the_primary_is_never_filled(stream: Stream) -> None:
+    """A replica whose dsn leads to the primary's database is refused, whatever was set up there."""
+    prepared(stream)
+    settings = config.load(stream.config)
+    text = stream.config.read_text(encoding="utf-8")
+    ports = [
+        conninfo.conninfo_to_dict(d)["port"]
+        for d in (settings.replicas["r1"].dsn, settings.primary.dsn)
+    ]
+    stream.config.write_text(
+        text.replace(f"port={ports[0]} ", f"port={ports[1]} "), encoding="utf-8"
+    )
+
+    assert "is the primary itself" in refused(stream, "--overwrite")
+    assert stream.sql("primary", "SELECT count(*) FROM a") == [(1000,)]
+
+
+def test_without_the_right_to_silence_triggers(stream: Stream) -> None:
+    """A role that may not set session_replication_role is refused before any table is emptied."""
+    prepared(stream)
+    settings = config.load(stream.config)
+    role = f"cdc_{stream.name}_plain"
+    stream.sql("r1", "CREATE ROLE {} LOGIN PASSWORD 'x'".replace("{}", role))
+    stream.sql(
+        "r1", f"GRANT ALL ON SCHEMA cdc TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA cdc TO {role}"
+    )
+    dsn = conninfo.make_conninfo(
+        settings.replicas["r1"].dsn, user=role, password="x", passfile="/nowhere"
+    )
+    text = stream.config.read_text(encoding="utf-8")
+    head, mark, tail = text.partition("[replicas.r1]")
+    stream.config.write_text(
+        head + mark + tail.replace("dsn = ", f'dsn = "{dsn}"\n#', 1), encoding="utf-8"
+    )
+
+    said = refused(stream)
+
+    assert "may not set session_replication_role" in said
+    assert 'triggers = "disabled"' in said
+    assert records(stream) == []
+
+
+def test_a_topic_cut_past_the_position(stream: Stream) -> None:
+    """A replica whose next record was deleted from the topic is filled again only by --overwrite."""
+    prepared(stream)
+    stream.cdc("bootstrap", "-r", "r1")
+    stream.sql("primary", "INSERT INTO a VALUES (5000, 1)")
+    admin = AdminClient({"bootstrap.servers": stream.kafka})
+    settings = config.load(stream.config)
+    wait_until(
+        lambda: (
+            barrier.bounds(settings)[1]
+            > stream.sql("r1", "SELECT next_offset FROM cdc.position")[0][0] + 3
+        ),
+        "records came",
+    )
+    end = TopicPartition(stream.topic, 0, barrier.bounds(settings)[1])
+    next(iter(admin.delete_records([end]).values())).result(timeout=30)
+    before = stream.sql("r1", "SELECT * FROM cdc.position")
+
+    assert "the topic holds offsets" in refused(stream)
+    assert stream.sql("r1", "SELECT * FROM cdc.position") == before
+    stream.cdc("bootstrap", "-r", "r1", "--overwrite")
+    assert compare.differences({"p": stream.primary, "r1": stream.dsn("r1")}, ["a"]) == []

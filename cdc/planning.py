@@ -76,7 +76,9 @@ def make(
     barrier.connector(config)
     wanted = _wanted(selection, asked)
     copied = {n for n, r in recorded.items() if r.state == "copied"}
-    lost = reached and _astray(config, where, reached)
+    lost = _astray(config, where, reached) if reached else None
+    if reached is None and copied:
+        lost = "its position is missing, though tables count as filled"
     everything = not asked
     if lost and copied and not (overwrite and everything):
         raise PositionLost(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import compare
+import harness
 import psycopg
 import pytest
 import requests
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
-from harness import Stream, wait_until
+from harness import Stack, Stream, wait_until
 from psycopg import conninfo
 
 from cdc import barrier, config, snapshot
@@ -22,6 +24,23 @@ from cdc.names import TableName
 pytestmark = pytest.mark.stack
 
 ONE = "CREATE TABLE a (id int PRIMARY KEY, n int); INSERT INTO a SELECT i, 0 FROM generate_series(1, 1000) i"
+
+
+@pytest.fixture(scope="module")
+def prepared_once(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stream]:
+    """Give a stream before its bootstrap to tests that leave it as it was."""
+    with harness.stream(stack, tmp_path_factory.mktemp("refusals")) as made:
+        yield prepared(made)
+
+
+@pytest.fixture
+def unfilled(prepared_once: Stream) -> Iterator[Stream]:
+    """Give the shared stream; see afterwards that nothing was recorded, and mend its files."""
+    text = prepared_once.config.read_text(encoding="utf-8")
+    yield prepared_once
+    prepared_once.config.write_text(text, encoding="utf-8")
+    prepared_once.sql("r1", "DROP TABLE IF EXISTS public.a")
+    assert records(prepared_once) == []
 
 
 def prepared(stream: Stream) -> Stream:
@@ -77,42 +96,35 @@ def test_without_a_connector(stream: Stream) -> None:
     assert records(stream) == []
 
 
-def test_unknown_table(stream: Stream) -> None:
+def test_unknown_table(unfilled: Stream) -> None:
     """--table with a table that is not replicated is a usage error naming those that are."""
-    prepared(stream)
-
-    assert "public.a" in refused(stream, "--table", "public.b", status=2)
-    assert "write --table schema.table" in refused(stream, "--table", "b", status=2)
+    assert "public.a" in refused(unfilled, "--table", "public.b", status=2)
+    assert "write --table schema.table" in refused(unfilled, "--table", "b", status=2)
 
 
-def test_table_outside_the_publication(stream: Stream) -> None:
+def test_table_outside_the_publication(unfilled: Stream) -> None:
     """A table whose changes would never arrive is refused until setup publishes it."""
-    prepared(stream)
-    stream.sql("primary", "CREATE TABLE late (id int PRIMARY KEY)")
+    unfilled.sql("primary", "CREATE TABLE late (id int PRIMARY KEY)")
 
-    said = refused(stream)
+    said = refused(unfilled)
 
+    unfilled.sql("primary", "DROP TABLE late")
     assert "lacks public.late" in said
-    assert records(stream) == []
 
 
-def test_table_absent_at_the_replica(stream: Stream) -> None:
+def test_table_absent_at_the_replica(unfilled: Stream) -> None:
     """With schema = "none" a table that the replica lacks is named."""
-    prepared(stream)
-    with_section(stream, '[bootstrap]\nschema = "none"')
+    with_section(unfilled, '[bootstrap]\nschema = "none"')
 
-    assert "the replica lacks public.a" in refused(stream)
-    assert records(stream) == []
+    assert "the replica lacks public.a" in refused(unfilled)
 
 
-def test_table_of_another_shape(stream: Stream) -> None:
+def test_table_of_another_shape(unfilled: Stream) -> None:
     """A table that exists on the replica with another column type is refused and stays as it was."""
-    prepared(stream)
-    stream.sql("r1", "CREATE TABLE a (id int PRIMARY KEY, n text); ALTER TABLE a OWNER TO cdc")
+    unfilled.sql("r1", "CREATE TABLE a (id int PRIMARY KEY, n text); ALTER TABLE a OWNER TO cdc")
 
-    assert "the column n is text, not integer" in refused(stream)
-    assert records(stream) == []
-    assert stream.sql("r1", "SELECT count(*) FROM a") == [(0,)]
+    assert "the column n is text, not integer" in refused(unfilled)
+    assert unfilled.sql("r1", "SELECT count(*) FROM a") == [(0,)]
 
 
 def test_a_long_transaction_is_named(stream: Stream) -> None:
@@ -136,7 +148,8 @@ def test_a_long_transaction_is_named(stream: Stream) -> None:
 
 def test_a_rewritten_table_is_noticed(stream: Stream) -> None:
     """A table rewritten after the snapshot, which reads as empty inside it, is never copied."""
-    prepared(stream)
+    stream.sql("primary", ONE)
+    stream.cdc("setup")
     settings = config.load(stream.config)
     with snapshot.exported(settings.primary.dsn, "test", 30, lambda _line: None) as taken:
         stream.sql("primary", "ALTER TABLE a ALTER n TYPE bigint")
@@ -148,7 +161,8 @@ def test_a_rewritten_table_is_noticed(stream: Stream) -> None:
 
 def test_a_held_table_cannot_be_rewritten(stream: Stream) -> None:
     """While a snapshot holds a table, nobody can rewrite it."""
-    prepared(stream)
+    stream.sql("primary", ONE)
+    stream.cdc("setup")
     settings = config.load(stream.config)
     with snapshot.exported(settings.primary.dsn, "test", 30, lambda _line: None) as taken:
         snapshot.hold(taken.keeper, [TableName("public", "a")])
@@ -266,46 +280,43 @@ def _real_programs(stream: Stream) -> Path:
         return schema_load.programs(conn.info.server_version).pg_dump.parent
 
 
-def test_the_primary_is_never_filled(stream: Stream) -> None:
+def test_the_primary_is_never_filled(unfilled: Stream) -> None:
     """A replica whose dsn leads to the primary's database is refused, whatever was set up there."""
-    prepared(stream)
-    settings = config.load(stream.config)
-    text = stream.config.read_text(encoding="utf-8")
+    settings = config.load(unfilled.config)
+    text = unfilled.config.read_text(encoding="utf-8")
     ports = [
         conninfo.conninfo_to_dict(d)["port"]
         for d in (settings.replicas["r1"].dsn, settings.primary.dsn)
     ]
-    stream.config.write_text(
+    unfilled.config.write_text(
         text.replace(f"port={ports[0]} ", f"port={ports[1]} "), encoding="utf-8"
     )
 
-    assert "is the primary itself" in refused(stream, "--overwrite")
-    assert stream.sql("primary", "SELECT count(*) FROM a") == [(1000,)]
+    assert "is the primary itself" in refused(unfilled, "--overwrite")
+    assert unfilled.sql("primary", "SELECT count(*) FROM a") == [(1000,)]
 
 
-def test_without_the_right_to_silence_triggers(stream: Stream) -> None:
+def test_without_the_right_to_silence_triggers(unfilled: Stream) -> None:
     """A role that may not set session_replication_role is refused before any table is emptied."""
-    prepared(stream)
-    settings = config.load(stream.config)
-    role = f"cdc_{stream.name}_plain"
-    stream.sql("r1", "CREATE ROLE {} LOGIN PASSWORD 'x'".replace("{}", role))
-    stream.sql(
+    settings = config.load(unfilled.config)
+    role = f"cdc_{unfilled.name}_plain"
+    unfilled.sql("r1", "CREATE ROLE {} LOGIN PASSWORD 'x'".replace("{}", role))
+    unfilled.sql(
         "r1", f"GRANT ALL ON SCHEMA cdc TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA cdc TO {role}"
     )
     dsn = conninfo.make_conninfo(
         settings.replicas["r1"].dsn, user=role, password="x", passfile="/nowhere"
     )
-    text = stream.config.read_text(encoding="utf-8")
+    text = unfilled.config.read_text(encoding="utf-8")
     head, mark, tail = text.partition("[replicas.r1]")
-    stream.config.write_text(
+    unfilled.config.write_text(
         head + mark + tail.replace("dsn = ", f'dsn = "{dsn}"\n#', 1), encoding="utf-8"
     )
 
-    said = refused(stream)
+    said = refused(unfilled)
 
     assert "may not set session_replication_role" in said
     assert 'triggers = "disabled"' in said
-    assert records(stream) == []
 
 
 def test_a_topic_cut_past_the_position(stream: Stream) -> None:
@@ -328,5 +339,7 @@ def test_a_topic_cut_past_the_position(stream: Stream) -> None:
 
     assert "the topic holds offsets" in refused(stream)
     assert stream.sql("r1", "SELECT * FROM cdc.position") == before
+    stream.sql("r1", "DELETE FROM cdc.position")
+    assert "its position is missing" in refused(stream)
     stream.cdc("bootstrap", "-r", "r1", "--overwrite")
     assert compare.differences({"p": stream.primary, "r1": stream.dsn("r1")}, ["a"]) == []

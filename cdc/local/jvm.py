@@ -23,6 +23,8 @@ def command(jars: Path, component: str, heap: str) -> list[str]:
         "-XX:TieredStopAtLevel=1",
         "-Xshare:auto",
         "-XX:+ExitOnOutOfMemoryError",
+        # PostgreSQL's driver makes the JVM's zone its session's, and values' text depends on it.
+        "-Duser.timezone=UTC",
         f"-Dcdc.component={component}",
         f"-Dlog4j2.configurationFile={_LOG4J}",
         "-cp",

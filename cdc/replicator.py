@@ -184,6 +184,7 @@ class Replicator:
                 log.info("caught up with LSN %s", lsns.show(until))
                 return True
             self._guard.again()
+            self._source.watch(session.position)
             records = self._source.read(_RECORDS, _WAIT)
             if self._suspicious and records:
                 # After trouble with Kafka the topic may be another one.

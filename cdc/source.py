@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from cdc import topic
 from cdc.config import Config
-from cdc.errors import PositionLost
+from cdc.errors import PositionLost, Unreachable
 from cdc.events import Record
 from cdc.position import Position
 
@@ -23,6 +23,10 @@ PARTITION = 0
 
 #: Seconds between group commits; they carry no meaning for correctness.
 _GROUP_COMMIT_EVERY = 5.0
+
+#: Seconds between two looks whether the topic is still the one the position was taken from: the
+#: consumer does not tell. It says nothing of a topic that was deleted, and reads on in a new one.
+_CHECK_EVERY = 10.0
 
 _LOST = frozenset(
     {
@@ -57,9 +61,24 @@ class Source:
             }
         )
         self._committed_at = 0.0
+        self._checked_at = 0.0
 
     def seek(self, position: Position) -> None:
         """Go to the position; PositionLost if the topic is not the one it was taken from."""
+        self._check(position)
+        self._assign(position.next_offset, position.leader_epoch)
+
+    def watch(self, position: Position) -> None:
+        """Look now and then whether the topic is still the position's; raises as `seek` does."""
+        if time.monotonic() - self._checked_at < _CHECK_EVERY:
+            return
+        try:
+            self._check(position)
+        except Unreachable as error:
+            self._on_trouble(error.what)
+
+    def _check(self, position: Position) -> None:
+        self._checked_at = time.monotonic()
         found = topic.describe(self._config)
         if found.partitions != 1:
             raise self._lost(
@@ -70,7 +89,6 @@ class Source:
             raise self._lost(
                 "the topic was deleted and made anew since this replica was filled", _AGAIN
             )
-        self._assign(position.next_offset, position.leader_epoch)
 
     def rewind(self, offset: int) -> None:
         """Go back (or on) to `offset` of the same log."""

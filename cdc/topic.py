@@ -52,8 +52,9 @@ def describe(config: Config) -> TopicInfo:
     if found is None:
         raise NotReady(
             f"the topic {config.topic} does not exist",
-            safe="nothing was read or written",
-            next="run `cdc setup`",
+            safe="nothing was changed",
+            next="run `cdc setup`; replicas that were filled from an earlier topic of that name must be "
+            "filled anew then: `cdc bootstrap --overwrite`",
             topic=config.topic,
         )
     return found

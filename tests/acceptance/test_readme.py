@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
+import signal
 import subprocess
 from pathlib import Path
 
@@ -15,12 +17,10 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 IN_A_CHECKOUT = "<!-- in a checkout -->\n"
 BLOCK = re.compile(rf"({IN_A_CHECKOUT})?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
-#: A person looks again until the first heartbeat has come; so does this.
-AS_A_PERSON_DOES = """
-set -eu
-cdc() {
-    if [ "$1" = status ]; then until command cdc "$@"; do sleep 0.5; done; else command cdc "$@"; fi
-}
+#: The program; a person looks at the status again until the first heartbeat has come: so does this.
+PROGRAM = """#!/bin/sh
+if [ "$1" = status ]; then until {program} "$@"; do sleep 0.5; done; exit; fi
+exec {program} "$@"
 """
 
 
@@ -56,28 +56,32 @@ def test_every_command_works_in_order_in_an_empty_folder(tmp_path: Path) -> None
     programs.mkdir()
     folder.mkdir()
     started = programs / "cdc"
-    started.write_text(f'#!/bin/sh\nexec {shlex.join(harness.program())} "$@"\n')
+    started.write_text(PROGRAM.format(program=shlex.join(harness.program())))
     started.chmod(0o755)
     environment = harness.environment()
     environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
-    script = AS_A_PERSON_DOES + "".join(blocks(checkout=False))
-    try:
-        done = subprocess.run(
-            ["bash", "-c", script],
+    output = tmp_path / "output"
+    with output.open("w") as written:
+        typed = subprocess.Popen(
+            ["bash", "-c", "set -eu\n" + "".join(blocks(checkout=False))],
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
-        said = f"{done.stdout}\n{done.stderr}"
+    try:
+        code = typed.wait(600)
+        said = output.read_text()
 
-        assert 0 == done.returncode, said
-        assert " changed\n" in done.stdout, said
-        assert "1 replica, at most" in done.stdout, said
+        assert 0 == code, said
+        assert " changed\n" in said, said
+        assert "1 replica, at most" in said, said
         assert [] == list(folder.iterdir())
     finally:
+        with contextlib.suppress(ProcessLookupError):  # what is still running of what was typed
+            os.killpg(typed.pid, signal.SIGKILL)
+        typed.wait()
         if (folder / "cdc-local").exists():
             harness.run("local", "down", "--purge", cwd=folder)

@@ -1,0 +1,160 @@
+package cdc.capture;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertNull;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.lang.reflect.Proxy;
+import java.util.ArrayDeque;
+import java.util.Deque;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import org.apache.kafka.common.config.ConfigException;
+import org.apache.kafka.connect.data.Schema;
+import org.apache.kafka.connect.data.SchemaBuilder;
+import org.apache.kafka.connect.data.Struct;
+import org.apache.kafka.connect.errors.ConnectException;
+import org.apache.kafka.connect.source.SourceRecord;
+import org.apache.kafka.connect.source.SourceTask;
+import org.apache.kafka.connect.source.SourceTaskContext;
+import org.apache.kafka.connect.storage.OffsetStorageReader;
+import org.junit.jupiter.api.Test;
+
+class ExactTaskTest {
+
+    private static final Map<String, ?> PARTITION = Map.of("server", "app");
+    private static final Schema MARKER = SchemaBuilder.struct().field("status", Schema.STRING_SCHEMA)
+            .field("id", Schema.STRING_SCHEMA).field("event_count", Schema.OPTIONAL_INT64_SCHEMA).build();
+    private static final Schema ROW = SchemaBuilder.struct().field("op", Schema.STRING_SCHEMA).build();
+
+    @Test
+    void everythingBeforeTheFirstEndHasNoOffset() throws Exception {
+        assertEquals(List.of("none", "none", "none"), offsets(null, begin(), row(11), row(12)));
+    }
+
+    @Test
+    void everythingBeforeTheFirstEndKeepsTheStoredOffset() throws Exception {
+        assertEquals(List.of("5", "5", "20"), offsets(at(5), begin(), row(11), end(20)));
+    }
+
+    @Test
+    void rowsAfterAnEndCarryItsOffset() throws Exception {
+        assertEquals(List.of("20", "20", "20", "40"), offsets(null, end(20), begin(), row(30), end(40)));
+    }
+
+    @Test
+    void transactionsSentAgainDoNotMoveTheOffsetBack() throws Exception {
+        assertEquals(List.of("40", "40", "40", "60"), offsets(null, end(40), end(20), row(50), end(60)));
+    }
+
+    @Test
+    void anOffsetAtAnEndHasNothingOfTheTransaction() {
+        Map<String, Object> offset = CommitOffset.of(end(20));
+
+        assertTrue(CommitOffset.isOne(offset));
+        assertNull(offset.get("transaction_id"));
+        assertEquals(7L, offset.get("txId"));
+    }
+
+    @Test
+    void anOffsetInsideATransactionStopsTheTask() {
+        assertThrows(ConnectException.class, () -> offsets(Map.of("lsn", 5L, "transaction_id", "7"), begin()));
+    }
+
+    @Test
+    void aSnapshotRowStopsTheTask() {
+        SourceRecord row = record(new Struct(ROW).put("op", "r"), 5);
+
+        assertThrows(ConnectException.class, () -> offsets(at(5), row));
+    }
+
+    @Test
+    void anEndWithoutAnLsnStopsTheTask() {
+        Struct end = new Struct(MARKER).put("status", "END").put("id", "7");
+
+        assertThrows(ConnectException.class, () -> CommitOffset.of(record(end.put("id", "7:x"), 5)));
+    }
+
+    @Test
+    void emptyPollsPassThrough() throws Exception {
+        ExactTask task = task(null, new ArrayDeque<>());
+
+        assertNull(task.poll());
+    }
+
+    @Test
+    void aTaskDoesNotStartWithALosingConfiguration() {
+        ExactTask task = task(null, new ArrayDeque<>());
+
+        ConfigException refused = assertThrows(ConfigException.class, () -> task.start(Map.of()));
+        assertTrue(refused.getMessage().contains("provide.transaction.metadata must be true, it is false"));
+    }
+
+    private static SourceRecord record(Struct value, long lsn) {
+        Map<String, Object> offset = new HashMap<>(Map.of("lsn", lsn, "txId", 7L, "transaction_id", "7"));
+        return new SourceRecord(PARTITION, offset, "cdc.app", value.schema(), value);
+    }
+
+    private static SourceRecord begin() {
+        return record(new Struct(MARKER).put("status", "BEGIN").put("id", "7:10"), 10);
+    }
+
+    private static SourceRecord row(long lsn) {
+        return record(new Struct(ROW).put("op", "c"), lsn);
+    }
+
+    private static SourceRecord end(long lsn) {
+        return record(new Struct(MARKER).put("status", "END").put("id", "7:" + lsn).put("event_count", 1L), lsn - 1);
+    }
+
+    private static Map<String, ?> at(long lsn) {
+        return Map.of("lsn", lsn, "lsn_proc", lsn, "lsn_commit", lsn, "messageType", "COMMIT");
+    }
+
+    /** The LSN each record's offset has, one poll for each record. */
+    private static List<String> offsets(Map<String, ?> stored, SourceRecord... records) throws Exception {
+        ExactTask task = task(stored, new ArrayDeque<>(List.of(records)));
+        Deque<String> found = new ArrayDeque<>();
+        for (List<SourceRecord> polled = task.poll(); polled != null; polled = task.poll()) {
+            Map<String, ?> offset = polled.get(0).sourceOffset();
+            found.add(offset == null ? "none" : offset.get("lsn").toString());
+        }
+        return List.copyOf(found);
+    }
+
+    private static ExactTask task(Map<String, ?> stored, Deque<SourceRecord> records) {
+        ExactTask task = new ExactTask(new SourceTask() {
+            @Override
+            public String version() {
+                return "1";
+            }
+
+            @Override
+            public void start(Map<String, String> config) {
+                throw new AssertionError("a refused task was started");
+            }
+
+            @Override
+            public List<SourceRecord> poll() {
+                return records.isEmpty() ? null : List.of(records.remove());
+            }
+
+            @Override
+            public void stop() {
+                records.clear();
+            }
+        });
+        OffsetStorageReader reader = answering(OffsetStorageReader.class, "offset", stored);
+        task.initialize(answering(SourceTaskContext.class, "offsetStorageReader", reader));
+        return task;
+    }
+
+    private static <T> T answering(Class<T> type, String method, Object answer) {
+        return type.cast(Proxy.newProxyInstance(type.getClassLoader(), new Class<?>[] {type}, (self, called, given) -> {
+            assertEquals(method, called.getName());
+            return answer;
+        }));
+    }
+}

@@ -9,6 +9,7 @@ import click
 
 from cdc import __version__
 from cdc.commands.bootstrap import bootstrap
+from cdc.commands.completion import completion
 from cdc.commands.connectors import connectors
 from cdc.commands.local import local
 from cdc.commands.options import Common, common
@@ -30,6 +31,7 @@ def cdc(said: Common) -> None:
 
 
 cdc.add_command(bootstrap)
+cdc.add_command(completion)
 cdc.add_command(connectors)
 cdc.add_command(local)
 cdc.add_command(run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import click
 import psycopg
@@ -14,6 +15,9 @@ from cdc.errors import CdcError, Halt
 from cdc.replicator import Replicator
 from cdc.signals import stopping
 from cdc.source import PARTITION
+
+#: Seconds to wait for the lock of our own session, which has just been closed.
+_LOCK_WAIT = 5.0
 
 
 @click.command()
@@ -57,7 +61,12 @@ def _committed_now(config: Config) -> int:
 
 
 def _record(config: Config, replica: str, state: str, error: str | None) -> None:
-    """Leave the last state on the replica for `cdc status`; the log has it in any case."""
+    """Leave the last state on the replica for `cdc status`; the log has it in any case.
+
+    Under the writer's lock: another daemon that holds it has its own say. Our session's lock goes
+    only when the server has noticed that we closed it.
+    """
+    patience = _LOCK_WAIT if state == "halted" else _LOCK_WAIT / 5
     with (
         contextlib.suppress(CdcError, psycopg.Error),
         contextlib.closing(
@@ -68,5 +77,9 @@ def _record(config: Config, replica: str, state: str, error: str | None) -> None
             )
         ) as conn,
     ):
-        if position.lock_holder(conn, config.name) is None:  # else another daemon has its say
-            daemon.record(conn, config.name, state, error)
+        deadline = time.monotonic() + patience
+        while not position.try_lock(conn, config.name):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.05)
+        daemon.record(conn, config.name, state, error)

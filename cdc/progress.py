@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 #: Work shorter than this shows nothing at all.
 QUIET_SECONDS = 2.0
@@ -103,7 +103,7 @@ class CopyProgress:
             if self._bar is None:
                 self._bar = Progress(
                     TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
-                    TextColumn("{task.fields[said]}"), TimeElapsedColumn(), console=Console(stderr=True),
+                    TextColumn("{task.fields[said]}"), console=Console(stderr=True),
                 )  # fmt: skip
                 self._task = self._bar.add_task(self._label, total=max(1, self._total), said=said)
                 self._bar.start()

@@ -14,8 +14,8 @@ from cdc.errors import CdcError, InstallationError
 from cdc.local import artifacts, programs
 
 #: Megabytes that pip and Maven fetch beside the checksummed files, measured on an empty machine.
-PACKAGES_MB = 75
-BUILD_MB = 55
+PACKAGES_MB = 51
+BUILD_MB = 51
 
 
 def announcement(checkout: Path) -> str:

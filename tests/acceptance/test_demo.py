@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,11 +23,12 @@ from cdc.local.demo import compare
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """Give an empty folder for temporary files."""
-    folder = tmp_path / "tmp"
-    folder.mkdir()
-    return folder
+def place() -> Iterator[Path]:
+    """Give an empty folder for temporary files that PostgreSQL's user can enter, too."""
+    folder = Path(tempfile.mkdtemp(prefix="cdc-test-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
 
 
 def start(place: Path) -> subprocess.Popen[str]:
@@ -50,17 +52,9 @@ def left(place: Path) -> list[str]:
     return files + [line for line in said.stdout.splitlines() if str(place) in line]
 
 
-def servers() -> set[Path]:
-    """Return the folders for servers that lie outside a stack's directory."""
-    return set(Path("/var/tmp").glob("cdc-local-*")) | set(
-        Path(tempfile.gettempdir()).glob("cdc-local-*")
-    )
-
-
 @pytest.mark.long
 def test_the_demo_ends_with_a_proof(place: Path) -> None:
     """All five acts are played, every table is the same on three servers, and nothing is left."""
-    before = servers()
     demo = start(place)
     said, _ = demo.communicate(timeout=600)
 
@@ -72,14 +66,12 @@ def test_the_demo_ends_with_a_proof(place: Path) -> None:
     assert 80 > max(len(line) for line in said.splitlines() if "/" not in line)
     assert "\x1b" not in said
     assert [] == left(place)
-    assert set() == servers() - before
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing(place: Path, number: signal.Signals) -> None:
     """Ctrl-C or a termination while daemons run ends everything that was started."""
-    before = servers()
     demo = start(place)
     assert demo.stdout is not None
     said = []
@@ -93,7 +85,6 @@ def test_an_interrupted_demo_leaves_nothing(place: Path, number: signal.Signals)
 
     assert 130 == demo.wait(120), "".join(said)
     assert [] == left(place)
-    assert set() == servers() - before
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.long]
 COPIED = 250_000
 
 #: Records between two interruptions: well inside each transaction.
-STEP = 40_000
+STEP = 25_000
 
 NONE = Block("", 0)
 
@@ -177,10 +177,10 @@ def test_the_first_transaction_is_whole(breakable: Breakable, exact: Capture) ->
     """A SIGKILL inside the very first transaction, before any offset exists, loses nothing."""
     exact.start(heartbeat__interval__ms="0", heartbeat__action__query=None)
 
-    first = interrupted(exact, copying, [breakable.kill_worker])
+    first = interrupted(exact, lambda s: copy(s, "copied", 1, 100_000), [breakable.kill_worker])
     found = {t.txid: t for t in whole(exact.read(exact.mark()))}
 
-    assert [*range(1, COPIED + 1)] == ids(found[first].of("copied"), "c", "after")
+    assert [*range(1, 100_001)] == ids(found[first].of("copied"), "c", "after")
 
 
 def test_the_stock_connector_loses_rows(exact: Capture) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -93,10 +94,16 @@ def test_status_names_the_server_that_does_not_answer(witness: Witness, end: str
 
 
 def test_an_unreachable_kafka_is_named(witness: Witness) -> None:
-    """Setup says that Kafka does not answer, and that what it did on the primary is done."""
+    """Setup says that Kafka does not answer and what it has done; the daemon waits for Kafka."""
     dead = f"127.0.0.1:{refusals.closed_port()}"
+    config, stream = witness.variant((witness.stream.kafka, dead)), witness.stream
     with witness.unmoved():
-        said = witness.refused("setup", config=witness.variant((witness.stream.kafka, dead)))
+        daemon = stream.start("run", "-r", "r1", "-c", config)
+        said = witness.refused("setup", config=config)
+        waiting = f"Kafka at {dead} does not answer"
+        harness.wait_until(lambda: waiting in stream.log(daemon), "the daemon says it waits")
+        daemon.terminate()
+        assert daemon.wait(30) == 0
 
     assert said.what.splitlines()[-1].startswith(f"Kafka at {dead} does not answer")
     assert said.data == "what was told above is done; nothing else was changed"
@@ -153,6 +160,26 @@ def test_a_wrong_password_is_told_without_it(witness: Witness) -> None:
         assert "password" in said.next
         status = witness.run("status", "-r", "r1", config=config)
         assert (1, True) == (status.returncode, "password authentication failed" in status.stdout)
+
+
+def test_a_wrong_password_of_the_connector_is_told_without_it(witness: Witness) -> None:
+    """Connect's refusal names the role whose login fails, and the running connector stays."""
+    text = witness.stream.config.read_text(encoding="utf-8")
+    found = re.search(r"\$\{file:([^:}]+):password\}", text)
+    assert found
+    if not Path(found[1]).exists():
+        pytest.skip("the Connect worker's files are on another machine (containers)")
+    wrong = witness.stream.folder / "wrong.properties"
+    wrong.write_text(f"password={refusals.WRONG}\n", encoding="ascii")
+    with witness.unmoved():
+        said = witness.refused(
+            "connectors", "apply", config=witness.variant((found[1], str(wrong)))
+        )
+
+    assert f'password authentication failed for user "cdc_{witness.stream.name}_' in said.what
+    assert said.data == "nothing was changed"
+    assert "`cdc connectors apply`" in said.next
+    assert "RUNNING" in witness.stream.cdc("connectors", "status").stdout
 
 
 def test_a_role_that_may_not_set_up_is_told_who_may(witness: Witness) -> None:

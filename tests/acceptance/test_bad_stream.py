@@ -190,10 +190,13 @@ def test_a_malformed_record_halts(witness: Witness, case: str, what: str) -> Non
     at, records = bad[case]
     offset = _end(witness) + at
     _produce(witness, records)
-    with witness.unmoved():
-        said = witness.refused("run", "-r", "r1")
-        status = witness.run("status", "-r", "r1")
-        again = witness.refused("run", "-r", "r1")
+    try:
+        with witness.unmoved():
+            said = witness.refused("run", "-r", "r1")
+            status = witness.run("status", "-r", "r1")
+            again = witness.refused("run", "-r", "r1")
+    finally:
+        _step_over(witness)
 
     assert what in said.what
     place = f"topic={witness.stream.topic} partition=0 offset={offset}"
@@ -204,7 +207,6 @@ def test_a_malformed_record_halts(witness: Witness, case: str, what: str) -> Non
     assert said.what in status.stdout
     assert place in status.stdout
     assert said == again
-    _step_over(witness)
 
 
 def test_a_log_cut_behind_the_position_halts(witness: Witness) -> None:

@@ -40,6 +40,7 @@ class Open:
     txid: int
     offset: int
     verdict: Verdict = Verdict.UNDECIDED
+    previous: int | None = None
     total: int = 0
     counts: Counter[str] = dataclasses.field(default_factory=Counter)
 
@@ -168,8 +169,10 @@ class Ledger:
         return opened
 
     def _verdict(self, opened: Open, previous: int | None, lsn: int) -> Verdict:
+        opened.previous = previous
         if previous is None:
-            if any(opened.txid == applied for applied, _ in self.ring):
+            # A connector that has stored no offset yet begins at its slot each time it starts.
+            if lsn <= self.applied:
                 return Verdict.DUPLICATE
             raise _broken(
                 "the connector started without knowing what it sent before (its offsets were "
@@ -179,11 +182,12 @@ class Ledger:
                 offset=opened.offset,
                 lsn=lsn,
             )
-        if not self.ring and previous <= self.applied:
+        others = self._accepted()
+        if not self.ring and previous <= self.applied and not others:
             return Verdict.FIRST
-        if previous < self.applied:
+        # What commits before a transaction that is open was applied, or is in the snapshot.
+        if previous < min([self.applied, *(t.previous or 0 for t in others)]):
             return Verdict.DUPLICATE
-        others = [t for t in self._open.values() if t.verdict in (Verdict.NEW, Verdict.FIRST)]
         if previous in (self.applied, self._alias) and not others:
             return Verdict.NEW
         raise _broken(
@@ -241,7 +245,7 @@ class Ledger:
         if event.total:
             return Verdict.NEW  # its events are missing; the counts will say so
         if event.lsn > self.applied:
-            if any(t.verdict in (Verdict.NEW, Verdict.FIRST) for t in self._open.values()):
+            if self._accepted():
                 raise _broken(
                     f"transaction {event.txid} ends inside another one",
                     txid=event.txid,
@@ -249,7 +253,11 @@ class Ledger:
                     lsn=event.lsn,
                 )
             return Verdict.NEW
-        return Verdict.FIRST if not self.ring else Verdict.DUPLICATE
+        return Verdict.DUPLICATE if self.ring or self._accepted() else Verdict.FIRST
+
+    def _accepted(self) -> list[Open]:
+        """Return the open transactions whose rows count; in sound order there is at most one."""
+        return [t for t in self._open.values() if t.verdict in (Verdict.NEW, Verdict.FIRST)]
 
     def _known_duplicate(self, event: End) -> None:
         if event.lsn > self.applied:

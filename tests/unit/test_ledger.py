@@ -62,21 +62,39 @@ sizes = st.lists(st.integers(0, 4), min_size=1, max_size=8)
 runs = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 6), st.integers(0, 3)), max_size=4)
 
 
-@given(sizes, runs)
-def test_a_connector_that_starts_again_at_a_commit_repeats_nothing(
-    lengths: list[int], stops: list[tuple[int, int, int]]
-) -> None:
-    """After any number of restarts at earlier commits, each transaction is applied exactly once."""
-    made = chain(lengths)
+def restarted(made: list[list[Event]], stops: list[tuple[int, int, int]]) -> list[Event]:
+    """Return the log that a connector leaves which is killed and goes back at each of `stops`."""
     log: list[Event] = []
     at = 0
     for whole, part, back in stops:
         upto = min(at + whole, len(made) - 1)
         log += [event for t in made[at:upto] for event in t] + made[upto][:-1][:part]
         at = max(0, upto - back)
-    log += [event for t in made[at:] for event in t]
+    return log + [event for t in made[at:] for event in t]
 
-    assert list(range(1, len(made) + 1)) == applied(Ledger(START, [(0, START)]), log)
+
+@given(sizes, runs)
+def test_a_connector_that_starts_again_at_a_commit_repeats_nothing(
+    lengths: list[int], stops: list[tuple[int, int, int]]
+) -> None:
+    """After any number of restarts at earlier commits, each transaction is applied exactly once."""
+    made = chain(lengths)
+
+    done = applied(Ledger(START, [(0, START)]), restarted(made, stops))
+
+    assert list(range(1, len(made) + 1)) == done
+
+
+@given(sizes, runs, st.integers(0, 8))
+def test_nor_does_it_right_after_a_bootstrap(
+    lengths: list[int], stops: list[tuple[int, int, int]], held: int
+) -> None:
+    """The same with a snapshot that holds the first transactions, wherever the log begins again."""
+    made = chain(lengths)
+
+    done = applied(Ledger(START + 100 * held, []), restarted(made, stops))
+
+    assert list(range(held + 1, len(made) + 1)) == done
 
 
 @given(sizes.filter(lambda s: sum(s) > 0), st.data())
@@ -184,3 +202,35 @@ def test_heartbeats_may_stand_anywhere() -> None:
     log = [e for event in (*first, *second) for e in (Heartbeat(0), event)]
 
     assert [1, 2] == applied(Ledger(START, [(0, START)]), log)
+
+
+def test_commits_the_snapshot_holds_do_not_end_a_transaction_that_is_open() -> None:
+    """What comes again before the first new transaction, while that is open, is no commit."""
+    ledger = Ledger(START, [])
+    older = transaction(1, START - 100, 2, START - 200)
+    empty = transaction(2, START - 50, 0, START - 100)
+    first = transaction(3, START + 100, 3, START)
+    applied(ledger, older)
+    for event in first[:3]:
+        ledger.accept(event)
+
+    assert [None] * 6 == [ledger.accept(event) for event in (*older, *empty)]
+    assert ledger.accept(first[0]) == Restart(3, 0)
+    assert [3] == applied(ledger, first[1:])
+
+
+def test_a_connector_s_first_transaction_may_come_again() -> None:
+    """A connector without stored offsets begins at its slot again: what is applied is a duplicate."""
+    first, second = chain([1, 1])
+    first = transaction(1, START + 100, 1, None)
+    bootstrapped = Ledger(START + 100, [])
+    long_ago = Ledger(START + 200, [(9, START + 200)])
+
+    assert [2] == applied(bootstrapped, [*first, *second])
+    assert [] == applied(long_ago, first)
+
+
+def test_a_connector_without_memory_that_begins_too_late_stops_all() -> None:
+    """Its first transaction began before the last applied commit and ends after it: a gap may be."""
+    with pytest.raises(BrokenStream, match="now ends later"):
+        applied(Ledger(START, [(0, START)]), transaction(5, START + 40, 1, None))

@@ -91,7 +91,9 @@ class Buffer:
 
     @property
     def full(self) -> bool:
-        return self.rows >= self.limits.max_batch_rows or self.size >= self.limits.max_batch_bytes
+        # A transaction without rows takes memory as well, and moves the position.
+        rows = self.rows + len(self.whole)
+        return rows >= self.limits.max_batch_rows or self.size >= self.limits.max_batch_bytes
 
     def take(self) -> Batch | None:
         """Return all whole transactions, or None; raises Held for the first that must wait.

@@ -147,3 +147,15 @@ def test_contained_transactions_bring_no_rows() -> None:
 
     assert batch is not None
     assert ([], 1) == (batch.changes, len(batch.ends))
+
+
+def test_empty_transactions_fill_a_batch_too() -> None:
+    """A backlog of transactions without rows is written now and then, not collected to its end."""
+    collected = buffer(rows=3, t=COPIED)
+    for txid in (1, 2, 3):
+        assert not collected.full
+        collected.add(commit(txid, 500 + txid))
+
+    assert collected.full
+    assert collected.take() is not None
+    assert not collected.full

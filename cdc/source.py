@@ -132,13 +132,11 @@ class Source:
             message.value(),
         )
 
-    def end(self) -> int:
-        """Return the log's present end: the offset that the next record written will have."""
-        at = TopicPartition(self._config.topic, PARTITION)
-        return int(self._consumer.get_watermark_offsets(at, timeout=topic.TIMEOUT)[1])
-
     def ahead(self, offset: int) -> Iterator[Record]:
-        """Yield the records from `offset` to the log's present end, through a consumer of its own."""
+        """Yield the records from `offset` to the log's present end, through a consumer of its own.
+
+        Raises Unreachable when Kafka falls silent before that end.
+        """
         with_end = {
             **self._config.kafka.options,
             **_fixed(self._config, "cdc-lookahead"),
@@ -148,8 +146,8 @@ class Source:
         consumer = Consumer(with_end)
         try:
             consumer.assign([TopicPartition(self._config.topic, PARTITION, offset)])
-            while True:
-                for message in consumer.consume(500, 1.0):
+            while (first := consumer.poll(topic.TIMEOUT)) is not None:
+                for message in [first, *consumer.consume(499, 0)]:
                     error = message.error()
                     if error is None:
                         yield self._record(message)
@@ -159,6 +157,13 @@ class Source:
                         self._trouble(message)
         finally:
             consumer.close()
+        servers = self._config.kafka.bootstrap_servers
+        raise Unreachable(
+            f"Kafka at {servers} does not answer while the log is read ahead",
+            safe=_SAFE,
+            next="check that a broker runs",
+            topic=self._config.topic,
+        )
 
     def acknowledge(self, next_offset: int) -> None:
         """Tell Kafka's group where we are, now and then, for ordinary lag tools."""
@@ -200,4 +205,6 @@ def _fixed(config: Config, group: str) -> dict[str, Any]:
         "isolation.level": "read_committed",
         "allow.auto.create.topics": False,
         "check.crcs": True,
+        # Never in a group, so this is only how long `close` waits for a group commit without Kafka.
+        "session.timeout.ms": 1000,
     }

@@ -125,9 +125,9 @@ def _coloured(behind: float) -> Text:
 def _lines(rates: list[Rates], seconds: float) -> list[str]:
     lines = []
     for r in rates:
-        line = f"  {seconds:3.0f} s {r.name:<8}{r.commits:4,.0f} commits/s"
+        line = f"  {seconds:3.0f} s {r.name:<7}{r.commits:6,.0f} tx/s"
         if r.rows is not None and r.behind is not None and r.backlog is not None:
-            line += f"{r.rows:6,.0f} rows/s  lag {r.behind * 1000:6,.0f} ms  backlog {r.backlog:,}"
+            line += f"{r.rows:7,.0f} rows/s  lag {r.behind * 1000:,.0f} ms  backlog {r.backlog:,}"
         lines.append(f"{line}  {r.state}".rstrip())
     return lines
 

@@ -100,7 +100,8 @@ class Guard:
 def refusal(config: Config, found: Sequence[Change]) -> CdcError:
     """Return the error for a connector with settings that lose rows or values."""
     lines = [
-        f"  {change.key} is {_value(change.connect)}, must be {_value(change.file)}"
+        f"  {change.key} is {change.connect or 'not set'}, must "
+        + (f"be {change.file}" if change.file is not None else "not be set")
         for change in found
     ]
     return ConnectRefused(
@@ -115,7 +116,3 @@ def refusal(config: Config, found: Sequence[Change]) -> CdcError:
         "replica anew: `cdc bootstrap --overwrite`; else start again",
         topic=config.topic,
     )
-
-
-def _value(value: str | None) -> str:
-    return "not set" if value is None else value

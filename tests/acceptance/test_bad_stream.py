@@ -90,7 +90,7 @@ def test_a_connector_that_loses_values_is_refused(witness: Witness) -> None:
     for line in (
         "value.converter.replace.null.with.default is not set, must be false",
         "value.converter.schemas.enable is true, must be false",
-        "table.exclude.list is app.u, must be not set",
+        "table.exclude.list is app.u, must not be set",
     ):
         assert line in said.what
     assert "replica=r1" in said.at

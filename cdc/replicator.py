@@ -198,8 +198,11 @@ class Replicator:
 
     def _take(self, session: Session, record: Record) -> None:
         session.next_offset = record.offset + 1
+        event = events.decode(record)
+        # Looked at before the ledger: after a failover LSNs go back, and new commits look repeated.
+        heartbeat = self._heartbeat(session, event) if isinstance(event, Message) else None
         try:
-            step = session.ledger.accept(events.decode(record))
+            step = session.ledger.accept(event)
         except Incomplete as found:
             self._flush(session)
             raise Resume(self._later_copy(found)) from None
@@ -208,15 +211,15 @@ class Replicator:
             error.at(topic=record.topic, partition=record.partition, replica=self._name)
             raise
         if isinstance(step, Message):
-            self._message(session, step)
+            session.buffer.heartbeat = heartbeat or session.buffer.heartbeat
         elif step is not None:
             session.buffer.add(step)
             if session.buffer.full:
                 self._flush(session)
 
-    def _message(self, session: Session, message: Message) -> None:
+    def _heartbeat(self, session: Session, message: Message) -> HeartbeatContent | None:
         if message.prefix != events.HEARTBEAT_PREFIX or message.txid is None:
-            return
+            return None
         try:
             heartbeat = msgspec.json.decode(message.content, type=HeartbeatContent)
         except msgspec.MsgspecError as error:
@@ -240,7 +243,7 @@ class Replicator:
                 offset=message.offset,
                 lsn=message.lsn,
             )
-        session.buffer.heartbeat = heartbeat
+        return heartbeat
 
     def _flush(self, session: Session) -> None:
         """Write every whole transaction collected, and a piece of one that is too large to wait."""

@@ -15,8 +15,8 @@ import msgspec
 import psycopg
 
 from cdc import lsn as lsns
-from cdc.errors import NotReady
-from cdc.events import End
+from cdc.errors import BrokenStream, MalformedRecord, NotReady
+from cdc.events import HEARTBEAT_PREFIX, End, Message
 from cdc.names import TableName
 
 Connection = psycopg.Connection[Any]
@@ -196,6 +196,38 @@ def advance(
     if updated != 1:
         raise Fenced
     return moved
+
+
+def heartbeat(message: Message, at: Position) -> HeartbeatContent | None:
+    """Return what a heartbeat of the connector says, None for any other message.
+
+    Raises BrokenStream when its server is not the one of the position, MalformedRecord.
+    """
+    if message.prefix != HEARTBEAT_PREFIX or message.txid is None:
+        return None
+    try:
+        found = msgspec.json.decode(message.content, type=HeartbeatContent)
+    except msgspec.MsgspecError as error:
+        raise MalformedRecord(
+            f"a heartbeat cannot be read: {error}",
+            safe="nothing after it was applied; the replica is consistent as of its position",
+            next="run `cdc connectors apply`: the heartbeat query must be the shipped one",
+            topic=at.topic,
+            offset=message.offset,
+        ) from error
+    if (found.system, found.timeline) != (at.system_id, at.timeline):
+        raise BrokenStream(
+            f"the primary is another server than this replica was filled from: system "
+            f"{found.system} timeline {found.timeline}, expected {at.system_id} timeline "
+            f"{at.timeline} (a failover, or a restored copy)",
+            safe="nothing after it was applied; the replica may hold commits that the new "
+            f"primary does not have: the last applied one ends at {lsns.show(at.applied_lsn)}",
+            next="fill the replica from the new primary: `cdc bootstrap --overwrite`",
+            topic=at.topic,
+            offset=message.offset,
+            lsn=message.lsn,
+        )
+    return found
 
 
 def _not_ready(what: str, next_step: str) -> NotReady:

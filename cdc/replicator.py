@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-import msgspec
 import psycopg
 
 from cdc import daemon, events, ledger, policy, position, postgres
@@ -22,11 +21,11 @@ from cdc import lsn as lsns
 from cdc.apply import Applier
 from cdc.batch import Batch, Buffer, Held, Torn
 from cdc.config import Config
-from cdc.errors import BrokenStream, MalformedRecord, NotReady, Unreachable
-from cdc.events import Begin, End, Message, Record
+from cdc.errors import BrokenStream, NotReady, Unreachable
+from cdc.events import Begin, End, Event, Message, Record
 from cdc.guard import Guard
 from cdc.ledger import Incomplete, Ledger
-from cdc.position import Fenced, HeartbeatContent, Position, Written
+from cdc.position import Fenced, Position, Written
 from cdc.source import Source
 
 log = logging.getLogger(__name__)
@@ -77,6 +76,7 @@ class Session:
     buffer: Buffer
     next_offset: int
     in_transaction: bool = False
+    end_ahead: End | None = None
 
 
 class Replicator:
@@ -200,7 +200,9 @@ class Replicator:
         session.next_offset = record.offset + 1
         event = events.decode(record)
         # Looked at before the ledger: after a failover LSNs go back, and new commits look repeated.
-        heartbeat = self._heartbeat(session, event) if isinstance(event, Message) else None
+        heartbeat = (
+            position.heartbeat(event, session.position) if isinstance(event, Message) else None
+        )
         try:
             step = session.ledger.accept(event)
         except Incomplete as found:
@@ -216,34 +218,6 @@ class Replicator:
             session.buffer.add(step)
             if session.buffer.full:
                 self._flush(session)
-
-    def _heartbeat(self, session: Session, message: Message) -> HeartbeatContent | None:
-        if message.prefix != events.HEARTBEAT_PREFIX or message.txid is None:
-            return None
-        try:
-            heartbeat = msgspec.json.decode(message.content, type=HeartbeatContent)
-        except msgspec.MsgspecError as error:
-            raise MalformedRecord(
-                f"a heartbeat cannot be read: {error}",
-                safe="nothing after it was applied; the replica is consistent as of its position",
-                next="run `cdc connectors apply`: the heartbeat query must be the shipped one",
-                topic=self._config.topic,
-                offset=message.offset,
-            ) from error
-        at = session.position
-        if (heartbeat.system, heartbeat.timeline) != (at.system_id, at.timeline):
-            raise BrokenStream(
-                f"the primary is another server than this replica was filled from: system "
-                f"{heartbeat.system} timeline {heartbeat.timeline}, expected {at.system_id} timeline "
-                f"{at.timeline} (a failover, or a restored copy)",
-                safe="nothing after it was applied; the replica may hold commits that the new "
-                f"primary does not have: the last applied one ends at {lsns.show(at.applied_lsn)}",
-                next="fill the replica from the new primary: `cdc bootstrap --overwrite`",
-                topic=self._config.topic,
-                offset=message.offset,
-                lsn=message.lsn,
-            )
-        return heartbeat
 
     def _flush(self, session: Session) -> None:
         """Write every whole transaction collected, and a piece of one that is too large to wait."""
@@ -281,33 +255,37 @@ class Replicator:
         txid = session.buffer.open[0].txid
         if not (session.ledger.undecided(txid) or session.buffer.needs_end(least)):
             return least
-        while not self._stop.is_set():
-            for record in self._source.ahead(session.next_offset):
-                if _is_boundary(record):
-                    event = events.decode(record)
-                    if isinstance(event, End) and event.txid == txid:
-                        return event.lsn
+        if session.end_ahead is not None and session.end_ahead.txid == txid:
+            return session.end_ahead.lsn
+        while True:
+            for event in self._boundaries(session.next_offset):
+                if isinstance(event, End) and event.txid == txid:
+                    session.end_ahead = event
+                    return event.lsn
             log.info("waiting for the end of transaction %d", txid)
             self._stop.wait(_LOOK_AGAIN)
-        raise Fenced
 
     def _later_copy(self, found: Incomplete) -> int:
         """Return the offset where the transaction begins again; BrokenStream if it does not."""
-        for record in self._source.ahead(found.end.offset + 1):
-            if _is_boundary(record):
-                event = events.decode(record)
-                if isinstance(event, Begin) and event.txid == found.end.txid:
-                    return event.offset
+        for event in self._boundaries(found.end.offset + 1):
+            if isinstance(event, Begin) and event.txid == found.end.txid:
+                return event.offset
         raise ledger.incomplete(found).at(topic=self._config.topic, replica=self._name)
+
+    def _boundaries(self, offset: int) -> Iterator[Event]:
+        """Yield the BEGINs and ENDs from `offset` to the log's present end; Fenced when stopped."""
+        for record in self._source.ahead(offset):
+            if self._stop.is_set():
+                raise Fenced
+            # Without decoding rows: Debezium writes `status` first.
+            if record.value is not None and record.value.startswith(b'{"status"'):
+                yield events.decode(record)
+        if self._stop.is_set():
+            raise Fenced
 
     def _kafka_trouble(self, what: str) -> None:
         self._suspicious = True
         self._summary.trouble(what, time.monotonic())
-
-
-def _is_boundary(record: Record) -> bool:
-    """Tell a BEGIN or END from a row without decoding it: Debezium writes `status` first."""
-    return record.value is not None and record.value.startswith(b'{"status"')
 
 
 def _refuse(error: psycopg.Error) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -13,9 +14,10 @@ import pytest
 from cdc.batch import Buffer
 from cdc.config import Apply, Config, Connect, Kafka, Primary, Replica
 from cdc.errors import BrokenStream
-from cdc.events import Record
-from cdc.ledger import Ledger
-from cdc.position import Position
+from cdc.events import Change, End, Record
+from cdc.ledger import Incomplete, Ledger
+from cdc.names import TableName
+from cdc.position import Coverage, Fenced, Position
 from cdc.replicator import Replicator, Session
 
 APPLIED = 1000
@@ -78,3 +80,51 @@ def test_a_repeated_heartbeat_does_not_count() -> None:
         daemon._take(turn, record)
 
     assert turn.buffer.heartbeat is None
+
+
+class Ahead:
+    """A topic ahead of the position: gives its records to whoever looks, and counts the looks."""
+
+    def __init__(self, records: list[Record]) -> None:
+        self.records, self.looks = records, 0
+
+    def ahead(self, _offset: int) -> Iterator[Record]:
+        self.looks += 1
+        yield from self.records
+
+
+def end_of(txid: int, lsn: int) -> Record:
+    value = {
+        "status": "END", "id": f"{txid}:{lsn}", "event_count": 1, "data_collections": [], "ts_ms": 1,
+    }  # fmt: skip
+    return Record("cdc.app", 0, 99, None, json.dumps(value, separators=(",", ":")).encode())
+
+
+def large(turn: Session, txid: int) -> None:
+    """Let a transaction be open on a table whose copy may hold it."""
+    name = TableName("s", "t")
+    turn.buffer.coverage = {name: Coverage("copied", APPLIED + 500)}
+    turn.buffer.open.append(Change("c", name, None, {"id": "1"}, txid, 0, APPLIED, 1, 6, 10))
+
+
+def test_the_end_of_a_large_transaction_is_looked_up_once() -> None:
+    """However many pieces it is written in, the log ahead is read for its END only once."""
+    turn, daemon, topic = session(), replicator(), Ahead([end_of(7, 1100), end_of(8, 1200)])
+    daemon._source = topic  # type: ignore[assignment]  # only `ahead` is asked
+    large(turn, 8)
+
+    assert [1200, 1200] == [daemon._end_of_open(turn), daemon._end_of_open(turn)]
+    assert 1 == topic.looks
+
+
+def test_looking_ahead_ends_when_stopped() -> None:
+    """SIGTERM ends also a look through a long log."""
+    turn, daemon = session(), replicator()
+    daemon._source = Ahead([end_of(7, 1100)])  # type: ignore[assignment]  # only `ahead` is asked
+    daemon._stop.set()
+
+    with pytest.raises(Fenced):
+        daemon._later_copy(Incomplete(End(7, 1100, 2, {}, 0, 8, None), 1, 5, "one is missing"))
+    large(turn, 7)
+    with pytest.raises(Fenced):
+        daemon._end_of_open(turn)

@@ -27,7 +27,7 @@ RING = 64
 
 
 class Fenced(Exception):  # noqa: N818 -- says what happened; the replicator reloads and goes on
-    """Somebody else moved the position, or a bootstrap changed the tables."""
+    """Ends a turn for the reason given; the next one begins with a fresh position."""
 
 
 class HeartbeatContent(msgspec.Struct, frozen=True):
@@ -194,7 +194,7 @@ def advance(
         },
     ).rowcount
     if updated != 1:
-        raise Fenced
+        raise Fenced("somebody else moved the position, or a bootstrap changed the tables")
     return moved
 
 

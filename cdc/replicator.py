@@ -91,6 +91,7 @@ class Replicator:
         self._guard = Guard(config)
         self._suspicious = False
         self._skip_to: int | None = None
+        self._failures = 0  # since something was applied
         self._summary = daemon.Summary(time.monotonic())
 
     def run(self, until: int | None = None) -> None:
@@ -98,16 +99,15 @@ class Replicator:
 
         Raises Halt when a person is needed.
         """
-        failures = 0
         try:
             while not self._stop.is_set():
                 try:
                     with self._session() as session:
-                        failures = 0
                         if self._follow(session, until):
                             return
                 except Fenced as reason:
-                    log.info("starting again from the position: %s", reason.__doc__)
+                    if not self._stop.is_set():
+                        log.info("starting again from the position: %s", reason)
                 except (Resume, Torn) as later:
                     # From the position again it would only be met again.
                     self._skip_to = later.offset
@@ -118,8 +118,8 @@ class Replicator:
                 except (Unreachable, psycopg.Error) as error:
                     if isinstance(error, psycopg.Error) and not policy.transient(error):
                         _refuse(error)
-                    failures += 1
-                    seconds = policy.pause(failures)
+                    self._failures += 1
+                    seconds = policy.pause(self._failures)
                     log.warning("%s; trying again in %.1f s", _trouble(error), seconds)
                     self._stop.wait(seconds)
         finally:
@@ -136,7 +136,7 @@ class Replicator:
         with contextlib.closing(opened) as conn:
             self._summary.forget_pieces()
             if not self._lock(conn):
-                raise Fenced
+                raise Fenced("stopped")
             if self._replica.triggers == "session":
                 # As in PostgreSQL's own apply worker: foreign keys and user triggers do not fire.
                 conn.execute("SET session_replication_role = replica")
@@ -187,9 +187,8 @@ class Replicator:
             self._source.watch(session.position)
             records = self._source.read(_RECORDS, _WAIT)
             if self._suspicious and records:
-                # After trouble with Kafka the topic may be another one.
                 self._suspicious = False
-                raise Fenced
+                raise Fenced("after trouble with Kafka the topic may be another one")
             for record in records:
                 self._take(session, record)
             if len(records) < _RECORDS:  # else more is there, and larger batches cost less a row
@@ -241,6 +240,7 @@ class Replicator:
         )
         conn.execute("COMMIT")
         session.in_transaction = False
+        self._failures = 0
         self._source.acknowledge(session.position.next_offset)
         self._summary.batch(batch, session.position, time.monotonic() - started)
         self._summary.say(time.monotonic(), _SUMMARY_EVERY)
@@ -276,12 +276,12 @@ class Replicator:
         """Yield the BEGINs and ENDs from `offset` to the log's present end; Fenced when stopped."""
         for record in self._source.ahead(offset):
             if self._stop.is_set():
-                raise Fenced
+                raise Fenced("stopped")
             # Without decoding rows: Debezium writes `status` first.
             if record.value is not None and record.value.startswith(b'{"status"'):
                 yield events.decode(record)
         if self._stop.is_set():
-            raise Fenced
+            raise Fenced("stopped")
 
     def _kafka_trouble(self, what: str) -> None:
         self._suspicious = True

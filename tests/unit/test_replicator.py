@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -11,9 +12,9 @@ from unittest import mock
 
 import pytest
 
-from cdc.batch import Buffer
+from cdc.batch import Batch, Buffer, Held
 from cdc.config import Apply, Config, Connect, Kafka, Primary, Replica
-from cdc.errors import BrokenStream
+from cdc.errors import BrokenStream, CdcError, Unreachable
 from cdc.events import Change, End, Record
 from cdc.ledger import Incomplete, Ledger
 from cdc.names import TableName
@@ -128,3 +129,35 @@ def test_looking_ahead_ends_when_stopped() -> None:
     large(turn, 7)
     with pytest.raises(Fenced):
         daemon._end_of_open(turn)
+
+
+def test_the_pause_grows_until_something_is_applied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that opens and then fails each time is no success: only a commit is."""
+    daemon, pauses = replicator(), list[int]()
+    trouble = Unreachable("no answer", safe="", next="")
+    outcomes: Iterator[CdcError | None] = iter([trouble, trouble, trouble, None, trouble])
+
+    def follow(turn: Session, _until: int | None) -> bool:
+        if (outcome := next(outcomes, ...)) is ...:
+            daemon._stop.set()
+        elif outcome is None:
+            daemon._write(turn, Batch([], [End(9, APPLIED + 9, 0, {}, 0, 5, None)], None, 0))
+            raise Held(TableName("s", "t"))
+        else:
+            raise outcome
+        return True
+
+    def pause(failures: int) -> float:
+        pauses.append(failures)
+        return 0.0
+
+    monkeypatch.setattr("cdc.policy.pause", pause)
+    monkeypatch.setattr("cdc.replicator._LOOK_AGAIN", 0)
+    monkeypatch.setattr("cdc.position.advance", lambda _conn, at, *_rest: at)
+    monkeypatch.setattr(daemon, "_session", lambda: contextlib.nullcontext(session()))
+    monkeypatch.setattr(daemon, "_follow", follow)
+    daemon._source = mock.Mock()
+
+    daemon.run()
+
+    assert [1, 2, 3, 1] == pauses

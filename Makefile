@@ -37,7 +37,7 @@ lint: setup
 	@$(BIN)/mypy cdc tests
 
 test: setup
-	@$(BIN)/python -m pytest $(PYTEST)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST)
 
 wheel: setup
 	@rm -rf dist && $(BIN)/python -m build --wheel --no-isolation >/dev/null && ls dist/*.whl

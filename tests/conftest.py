@@ -5,8 +5,9 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import harness
@@ -17,10 +18,47 @@ pytest.register_assert_rewrite("road")
 import road as roads  # noqa: E402 -- after its registration, for its asserts to tell what they found
 from harness import Stack, Stream  # noqa: E402
 
+#: The stack that a run of several workers shares, from before they start until they have ended.
+_shared = ExitStack()
+
 
 def pytest_configure() -> None:
     """Take the stack down when a run is terminated, as when it is interrupted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Start the one stack before pytest-xdist starts its workers, which find it by CDC_TEST_DIR."""
+    if os.environ.get("CDC_TEST_STACK") == "docker":
+        raise pytest.UsageError("containers are started once per run: use one worker (-n 0)")
+    if "CDC_TEST_DIR" not in os.environ:
+        folder = Path(_shared.enter_context(tempfile.TemporaryDirectory(prefix="cdc-test-")))
+        folder.chmod(0o755)  # PostgreSQL's user must get through
+        os.environ["CDC_TEST_DIR"] = str(_shared.enter_context(local_stack(folder)))
+
+
+def pytest_unconfigure() -> None:
+    """Take down what the workers shared."""
+    _shared.close()
+
+
+@contextmanager
+def local_stack(folder: Path) -> Iterator[Path]:
+    """Start a stack of processes below `folder`, give its directory, leave nothing of it."""
+    local = folder / "local"
+
+    def down() -> None:
+        if local.exists():
+            harness.run("local", "down", "--purge", "--dir", local, cwd=folder)
+
+    atexit.register(down)
+    try:
+        harness.run("local", "up", "--dir", local, cwd=folder, timeout=600)
+        yield local
+    finally:
+        down()
+        atexit.unregister(down)
 
 
 @pytest.fixture(scope="session")
@@ -32,26 +70,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """
     if given := os.environ.get("CDC_TEST_DIR"):
         yield Stack.at(Path(given).absolute())
-        return
-    folder = tmp_path_factory.mktemp("stack")
-    if os.environ.get("CDC_TEST_STACK") == "docker":
+    elif os.environ.get("CDC_TEST_STACK") == "docker":
         import docker_stack
 
-        with docker_stack.running(folder) as containers:
+        with docker_stack.running(tmp_path_factory.mktemp("stack")) as containers:
             yield containers
-        return
-
-    def down() -> None:
-        if (folder / "local").exists():
-            harness.run("local", "down", "--purge", "--dir", folder / "local", cwd=folder)
-
-    atexit.register(down)
-    try:
-        harness.run("local", "up", "--dir", folder / "local", cwd=folder, timeout=600)
-        yield Stack.at(folder / "local")
-    finally:
-        down()
-        atexit.unregister(down)
+    else:
+        with local_stack(tmp_path_factory.mktemp("stack")) as local:
+            yield Stack.at(local)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ the stream stands after it.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import dataclasses
 import secrets
@@ -14,18 +13,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import psycopg
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Message as Received
 
-from cdc import connectors
+from cdc import connectors, events, source
 from cdc import lsn as lsns
 from cdc.config import Config
 from cdc.connect import Connect
 from cdc.connectors import Health
-from cdc.errors import CdcError, ConnectRefused, NotReady, Unreachable
-
-PREFIX = "cdc.barrier"
+from cdc.errors import CdcError, ConnectRefused, MalformedRecord, NotReady, Unreachable
+from cdc.events import BARRIER_PREFIX, End, Event, Heartbeat, Message
+from cdc.source import PARTITION
 
 #: Seconds without any transaction in the topic after which the barrier is given up.
 SILENCE = 60.0
@@ -48,43 +47,12 @@ class Mark:
     lsn: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Passed:
-    """Where the stream stands right after a barrier: next offset, its END's LSN."""
-
-    next_offset: int
-    leader_epoch: int | None
-    end_lsn: int
-
-
-class _Message(msgspec.Struct):
-    prefix: str
-    content: str
-
-
-class _Transaction(msgspec.Struct):
-    id: str
-
-
-class _Value(msgspec.Struct):
-    """What of a record's value tells a barrier's message and its transaction's END."""
-
-    op: str | None = None
-    message: _Message | None = None
-    transaction: _Transaction | None = None
-    status: str | None = None
-    id: str | None = None
-
-
-_DECODER = msgspec.json.Decoder(_Value)
-
-
 def emit(primary: psycopg.Connection[Any]) -> Mark:
     """Write a barrier in a transaction of its own; `primary` must not be inside one."""
     token = secrets.token_hex(16)
     with primary.transaction():
         row = primary.execute(
-            "SELECT pg_logical_emit_message(true, %s, %s)", [PREFIX, token]
+            "SELECT pg_logical_emit_message(true, %s, %s)", [BARRIER_PREFIX, token]
         ).fetchone()
     assert row is not None
     return Mark(token, lsns.parse(row[0]))
@@ -108,7 +76,9 @@ def _consumer(config: Config) -> Consumer:
 
 def _bounds(consumer: Consumer, config: Config) -> tuple[int, int]:
     try:
-        low, high = consumer.get_watermark_offsets(TopicPartition(config.topic, 0), timeout=15)
+        low, high = consumer.get_watermark_offsets(
+            TopicPartition(config.topic, PARTITION), timeout=15
+        )
     except KafkaException as error:
         raise Unreachable(
             f"Kafka at {config.kafka.bootstrap_servers} does not tell where the topic ends: "
@@ -137,19 +107,19 @@ class Watch:
         except Unreachable:
             self.close()
             raise
-        self._consumer.assign([TopicPartition(config.topic, 0, high)])
+        self._consumer.assign([TopicPartition(config.topic, PARTITION, high)])
 
     def close(self) -> None:
         self._consumer.close()
 
-    def until(self, mark: Mark, note: Callable[[str], None], silence: float = SILENCE) -> Passed:
-        """Read on until the END of the barrier's transaction, however many are before it.
+    def until(self, mark: Mark, note: Callable[[str], None], silence: float = SILENCE) -> End:
+        """Return the END of the barrier's transaction, however many are before it.
 
         Raises ConnectRefused, NotReady or Unreachable, saying which part is probably at fault,
         when no transaction comes for `silence` seconds.
         """
-        wanted = base64.b64encode(mark.token.encode()).decode()
-        txid: str | None = None
+        wanted = mark.token.encode()
+        txid: int | None = None
         seen = 0
         heard_at = said_at = time.monotonic()
         while (now := time.monotonic()) - heard_at < silence:
@@ -157,20 +127,19 @@ class Watch:
                 said_at = now
                 note(f"the connector is behind: {seen:,} records before the barrier so far")
             for message in self._consumer.consume(500, 0.5):
-                value = self._value(message)
+                event = self._event(message)
                 # Heartbeats without a transaction go on when nothing else does.
-                if value.transaction or value.status:
+                if event is not None and not isinstance(event, Heartbeat):
                     heard_at = now
                     seen += 1
-                if value.message and value.transaction and value.message.content == wanted:
-                    txid = value.transaction.id.partition(":")[0]
-                if txid and value.status == "END" and value.id:
-                    ended, _colon, end_lsn = value.id.partition(":")
-                    if ended == txid:
-                        return _passed(message, int(end_lsn))
+                if isinstance(event, Message) and event.content == wanted:
+                    txid = event.txid
+                if isinstance(event, End) and event.txid == txid:
+                    return event
         raise diagnose(self._config, silence, seen)
 
-    def _value(self, message: Message) -> _Value:
+    def _event(self, message: Received) -> Event | None:
+        """Return the event; None for what only the daemon has to judge."""
         error = message.error()
         if error is not None:
             raise Unreachable(
@@ -180,21 +149,15 @@ class Watch:
                 topic=self._config.topic,
             )
         try:
-            return _DECODER.decode(message.value() or b"{}")
-        except msgspec.DecodeError:
-            return _Value()
-
-
-def _passed(message: Message, end_lsn: int) -> Passed:
-    offset, epoch = message.offset(), message.leader_epoch()
-    assert offset is not None
-    return Passed(offset + 1, epoch if epoch is not None and epoch >= 0 else None, end_lsn)
+            return events.decode(source.record(message, self._config.topic))
+        except MalformedRecord:
+            return None
 
 
 def pass_through(
     config: Config, primary: psycopg.Connection[Any], note: Callable[[str], None]
-) -> Passed:
-    """Write a barrier and wait until it was read from the topic."""
+) -> End:
+    """Write a barrier, wait until it was read from the topic, return its transaction's END."""
     with contextlib.closing(Watch(config)) as watch:
         return watch.until(emit(primary), note)
 

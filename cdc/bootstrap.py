@@ -131,7 +131,7 @@ class Bootstrap:
                     self._load(archive, entries, "pre-data")
                     self._compare(found)
                     start = Start(
-                        self._config.topic, info.topic_id, passed.next_offset, passed.leader_epoch,
+                        self._config.topic, info.topic_id, passed.offset + 1, passed.leader_epoch,
                         taken.lsn, taken.server.system_id, taken.server.timeline,
                     ) if plan.needs_start else None  # fmt: skip
                     filling.begin(

@@ -109,7 +109,9 @@ class Source:
         if first is None:
             return []
         messages = [first, *self._consumer.consume(most - 1, 0)]
-        return [self._record(m) for m in messages if m.error() is None or self._trouble(m)]
+        return [
+            record(m, self._config.topic) for m in messages if m.error() is None or self._trouble(m)
+        ]
 
     def _trouble(self, message: Message) -> bool:
         error = message.error()
@@ -121,16 +123,6 @@ class Source:
             )
         self._on_trouble(f"Kafka: {error.str() if error else 'unknown trouble'}")
         return False
-
-    def _record(self, message: Message) -> Record:
-        epoch = message.leader_epoch()
-        return Record(
-            self._config.topic,
-            PARTITION,
-            message.offset() or 0,
-            None if epoch is None or epoch < 0 else epoch,
-            message.value(),
-        )
 
     def ahead(self, offset: int) -> Iterator[Record]:
         """Yield the records from `offset` to the log's present end, through a consumer of its own.
@@ -150,7 +142,7 @@ class Source:
                 for message in [first, *consumer.consume(499, 0)]:
                     error = message.error()
                     if error is None:
-                        yield self._record(message)
+                        yield record(message, self._config.topic)
                     elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 -- as above
                         return
                     else:
@@ -191,6 +183,18 @@ class Source:
             partition=PARTITION,
             offset=offset,
         )
+
+
+def record(message: Message, topic_name: str) -> Record:
+    """Return what the client gave, in our words; `message` carries no error."""
+    epoch = message.leader_epoch()
+    return Record(
+        topic_name,
+        PARTITION,
+        message.offset() or 0,
+        None if epoch is None or epoch < 0 else epoch,
+        message.value(),
+    )
 
 
 def _fixed(config: Config, group: str) -> dict[str, Any]:

@@ -133,8 +133,8 @@ class Ledger:
 
     def _message(self, event: Message) -> Step:
         if event.txid is None:
-            # It takes the place of the last END in the next event's `previous` (measured).
-            # `previous` of the message itself names nothing, so the END before it is checked then.
+            # It takes the place of the last END in the next event's `previous` (measured), and no
+            # record names the END before it: see docs/decisions.md, "What the chain cannot see".
             self._alias = event.lsn
             return event
         opened = self._count(event.txid, event.previous, event.order, event.offset, event.lsn)

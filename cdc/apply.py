@@ -46,6 +46,7 @@ class Applier:
         self._dsn, self._application = dsn, application
         self._tables: dict[TableName, Table] = {}
         self._stages: dict[TableName, sql.Identifier] = {}
+        self._stage_number = 0
 
     def write(self, batch: Sequence[Change]) -> Written:
         """Write the effect of `batch` in the open transaction.
@@ -53,8 +54,13 @@ class Applier:
         Raises SchemaMismatch, ApplyRefused, or psycopg's error where trying again may help.
         """
         self._learn(batch)
-        for change in batch:
-            self._fits(change)
+        if stale := {change.table for change in batch if self._misfit(change)}:
+            # The table may have been altered since it was read, as the primary's has been now.
+            self._forget(stale)
+            self._learn(batch)
+            for change in batch:
+                if misfit := self._misfit(change):
+                    raise self._mismatch(change, misfit)
         self._conn.execute("SAVEPOINT cdc_batch")
         try:
             written = self._write_sets(batch)
@@ -246,34 +252,36 @@ class Applier:
                     offset=first.offset,
                     lsn=first.lsn,
                 )
-            stage = sql.Identifier("pg_temp", f"cdc_stage_{len(self._stages) + 1}")
+            self._stage_number += 1
+            stage = sql.Identifier("pg_temp", f"cdc_stage_{self._stage_number}")
             self._conn.execute(statements.create_stage(found[name], stage))
             self._tables[name], self._stages[name] = found[name], stage
 
-    def _fits(self, change: Change) -> None:
-        """Refuse an event whose columns are not exactly those that are written here."""
+    def _forget(self, names: set[TableName]) -> None:
+        for name in names:
+            del self._tables[name]
+            self._conn.execute(sql.SQL("DROP TABLE {}").format(self._stages.pop(name)))
+
+    def _misfit(self, change: Change) -> str | None:
+        """Say how an event's columns differ from those that are written here, None if they fit."""
         table = self._tables[change.table]
         if change.after is not None and change.after.keys() != table.column_set:
-            missing = sorted(change.after.keys() - table.column_set)
-            extra = sorted(table.column_set - change.after.keys())
-            lacks = f"the replica lacks {', '.join(missing)}" if missing else ""
-            more = f"the event lacks {', '.join(extra)}" if extra else ""
-            raise SchemaMismatch(
-                f"table {change.table} differs between primary and replica: "
-                + "; ".join(filter(None, (lacks, more))),
-                safe=_CONSISTENT,
-                next="make the replica's table like the primary's, then start again",
-                **self._place(change),
-            )
+            missing = ", ".join(sorted(change.after.keys() - table.column_set))
+            extra = ", ".join(sorted(table.column_set - change.after.keys()))
+            lacks = [f"the replica lacks {missing}"] if missing else []
+            return "; ".join(lacks + ([f"the event lacks {extra}"] if extra else []))
         image = change.before if change.after is None else change.after
         if image is not None and not all(isinstance(image.get(c), str) for c in table.key):
-            raise SchemaMismatch(
-                f"an event of {change.table} lacks a value of the replica's primary key "
-                f"({', '.join(table.key)})",
-                safe=_CONSISTENT,
-                next="the primary key must be the same on both ends; mend the replica's",
-                **self._place(change),
-            )
+            return f"an event lacks a value of the replica's primary key ({', '.join(table.key)})"
+        return None
+
+    def _mismatch(self, change: Change, misfit: str) -> SchemaMismatch:
+        return SchemaMismatch(
+            f"table {change.table} differs between primary and replica: {misfit}",
+            safe=_CONSISTENT,
+            next="make the replica's table like the primary's, then start again",
+            **self._place(change),
+        )
 
     def _refused(self, change: Change, what: str) -> Halt:
         return ApplyRefused(

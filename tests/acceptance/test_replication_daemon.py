@@ -108,6 +108,21 @@ def test_a_hot_standby_takes_over(filled: Stream) -> None:
     equal(filled, "r1")
 
 
+def test_a_column_added_on_both_ends(filled: Stream) -> None:
+    """A column added on the replica first and then on the primary does not stop the daemon."""
+    daemon = filled.start("run", "-r", "r1")
+    filled.sql("primary", "INSERT INTO t VALUES (1, 'before')")
+    filled.cdc("wait", "-r", "r1", "--now")
+    for end in ("r1", "primary"):
+        filled.sql(end, "ALTER TABLE t ADD COLUMN more int DEFAULT 7")
+    filled.sql("primary", "INSERT INTO t VALUES (2, 'after', NULL)")
+    filled.sql("primary", "UPDATE t SET more = 8 WHERE id = 1")
+    filled.cdc("wait", "-r", "r1", "--now")
+
+    assert daemon.poll() is None
+    equal(filled, "r1")
+
+
 def test_status_and_wait(filled: Stream) -> None:
     """`cdc status` tells a live daemon from a dead one, and `cdc wait` returns when rows are there."""
     daemon = filled.start("run", "-r", "r1")

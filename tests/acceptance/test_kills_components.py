@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import LiteralString
 
@@ -35,10 +36,18 @@ def restore(stack: Stack) -> None:
     harness.run("local", "up", "--dir", folder, cwd=folder.parent)
 
 
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    """Give a stack of its own: other tests use the shared one meanwhile."""
+    folder = tmp_path / "stack"
+    try:
+        harness.run("local", "up", "--dir", folder, "--replicas", "1", cwd=tmp_path, timeout=600)
+        yield Stack.at(folder)
+    finally:
+        harness.run("local", "down", "--purge", "--dir", folder, cwd=tmp_path, check=False)
+
+
 @pytest.mark.long
-@pytest.mark.skipif(
-    os.environ.get("CDC_TEST_STACK") == "docker", reason="`cdc local` did not start the containers"
-)
 def test_every_component_is_killed_while_rows_are_written(stream: Stream, stack: Stack) -> None:
     """A killed Connect, replica server or Kafka ends no daemon; all catch up when it is back."""
     stream.ready("CREATE TABLE t (id int PRIMARY KEY, v text)")

@@ -263,9 +263,9 @@ class Stream:
                 dsn, "SELECT rolname FROM pg_roles WHERE rolname LIKE %s", [f"cdc\\_{self.name}%"]
             ):
                 rows(dsn, sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(role)))
-        for removed in (
-            AdminClient({"bootstrap.servers": self.kafka}).delete_topics([self.topic]).values()
-        ):
+        # The client must outlive the answer: a future of a client that is gone is never done.
+        kafka = AdminClient({"bootstrap.servers": self.kafka})
+        for removed in kafka.delete_topics([self.topic]).values():
             with contextlib.suppress(KafkaException):  # a test that made no topic
                 removed.result(timeout=30)
 

@@ -217,6 +217,7 @@ def test_the_slot_never_passes_the_stored_offset(exact: Capture) -> None:
     """The server keeps everything after the last stored END, and lets go of what lies before."""
     exact.start()
     exact.drained()
+    wait_until(lambda: exact.stored() is not None, "Connect has stored an offset")
     confirmed: LiteralString = (
         "SELECT (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint FROM pg_replication_slots"
         " WHERE slot_name = %s"

@@ -3,12 +3,15 @@
 Read the modules in the order data flows:
 
 `config` (what to replicate) → `source` (records out of the topic) → `events` (change events)
-→ `ledger` (whole source transactions, nothing missing, nothing twice) → `changes` (net change per
-key) → `catalog` (the replica's tables) → `statements` (SQL) → `apply` (rows) → `position` (where
-the replica is, in the transaction that wrote the rows) → `replicator` (the loop) → `lag`.
+→ `ledger` (whole source transactions, nothing missing, nothing twice) → `batch` (until writing is
+worth it) → `changes` (net change per key) → `catalog` (the replica's tables) → `statements` (SQL)
+→ `apply` (rows) → `position` (where the replica is, in the transaction that wrote the rows)
+→ `policy` (what is tried again) → `guard` (is the connector still ours?) → `replicator` (the loop)
+→ `daemon` (what it tells) → `lag`.
 
-Beside the flow: `bootstrap` fills a replica, `connect` and `connectors` speak to Kafka Connect,
-`provision` prepares primary, replicas and topic, `barrier` marks a point in the stream.
+Beside the flow: `bootstrap` fills a replica (`planning`, `snapshot`, `schema_load`, `filling`,
+`copying`, `finishing`), `connect` and `connectors` speak to Kafka Connect, `provision` prepares
+primary, replicas and topic, `barrier` marks a point in the stream and `waiting` waits for one.
 """
 
 __version__ = "0.1.0"

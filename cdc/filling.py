@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -20,12 +20,11 @@ from cdc import lsn as lsns
 from cdc import postgres
 from cdc.errors import NotReady
 from cdc.names import TableName
+from cdc.position import Coverage, State
 from cdc.progress import Tally
 from cdc.tables import Table
 
 Connection = psycopg.Connection[Any]
-
-State = Literal["registered", "copying", "copied"]
 
 #: How often emptying the tables is tried again when it and the daemon stand in each other's way.
 _ATTEMPTS = 5
@@ -55,14 +54,6 @@ class Reached:
     timeline: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Record:
-    """A table's row of cdc.tables."""
-
-    state: State
-    snapshot_lsn: int | None
-
-
 def lock(conn: Connection, stream: str) -> None:
     """Keep other bootstraps of this stream and replica out while `conn` lives; NotReady if one runs."""
     row = conn.execute(
@@ -77,7 +68,7 @@ def lock(conn: Connection, stream: str) -> None:
         )
 
 
-def load(conn: Connection, stream: str) -> tuple[Reached | None, dict[TableName, Record]]:
+def load(conn: Connection, stream: str) -> tuple[Reached | None, dict[TableName, Coverage]]:
     """Return the position, if there is one, and the tables recorded; NotReady without `cdc setup`."""
     try:
         with conn.transaction():
@@ -99,7 +90,7 @@ def load(conn: Connection, stream: str) -> tuple[Reached | None, dict[TableName,
         ) from error
     reached = place and Reached(place[0], place[1], int(place[2]), place[3], place[4])
     return reached, {
-        TableName(schema, name): Record(state, None if at is None else int(at))
+        TableName(schema, name): Coverage(state, None if at is None else int(at))
         for schema, name, state, at in rows
     }
 
@@ -125,7 +116,7 @@ def register(conn: Connection, stream: str, names: Sequence[TableName], *, alone
 
 
 def withdraw(
-    conn: Connection, stream: str, names: Sequence[TableName], before: Mapping[TableName, Record]
+    conn: Connection, stream: str, names: Sequence[TableName], before: Mapping[TableName, Coverage]
 ) -> None:
     """Take a registration back: tables new to the stream are forgotten, filled ones are filled again.
 

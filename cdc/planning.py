@@ -12,9 +12,10 @@ import psycopg
 from cdc import barrier, filling, snapshot, tables, topic
 from cdc.config import NOTHING_CHANGED, Config
 from cdc.errors import NotEmpty, NotReady, PositionLost, SchemaMismatch, UsageError
-from cdc.filling import Reached, Record
+from cdc.filling import Reached
 from cdc.names import TableName
 from cdc.names import parse as parse_name
+from cdc.position import Coverage
 from cdc.tables import Selection, Table
 
 Connection = psycopg.Connection[Any]
@@ -37,7 +38,7 @@ class Plan:
     rows: tuple[Table, ...]
     partitioned: tuple[Table, ...]
     fill: tuple[Table, ...]
-    recorded: Mapping[TableName, Record]
+    recorded: Mapping[TableName, Coverage]
     overwritten: tuple[TableName, ...]
     needs_start: bool
     start_over: bool

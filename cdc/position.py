@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import psycopg
@@ -58,11 +58,15 @@ class Position:
     generation: int
 
 
+#: Of a table in cdc.tables; `cdc.filling` tells what each means.
+State = Literal["registered", "copying", "copied"]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Coverage:
     """A table's row of cdc.tables: rows up to `snapshot_lsn` came with its copy."""
 
-    state: str
+    state: State
     snapshot_lsn: int | None
 
 

@@ -193,7 +193,8 @@ class Stream:
             daemon = subprocess.Popen(
                 [*program(), "-c", str(self.config), *map(str, args)],
                 cwd=self.folder,
-                env=environment(),
+                # What a killed program leaves behind goes with the test's folder.
+                env=environment() | {"TMPDIR": str(self.folder)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

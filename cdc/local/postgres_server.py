@@ -21,6 +21,9 @@ from cdc.local.processes import Launch
 
 DATABASE = "app"
 
+#: Seconds that whoever adopted a killed server may take to reap it.
+_REAPED_WITHIN = 10.0
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PostgresServer:
@@ -56,6 +59,10 @@ class PostgresServer:
     def prepare(self) -> None:
         """Initialise the data directory once; write the settings; end what a killed server left."""
         self.stopped()
+        lock = self.data / "postmaster.pid"
+        if lock.exists():
+            # PostgreSQL takes a killed server that is not reaped yet for one that runs.
+            processes.reaped(int(lock.read_text().split()[0]), _REAPED_WITHIN)
         if not (self.data / "global/pg_control").exists():
             self._initialise()
         for name, text in (("postgresql.conf", self._settings()), ("pg_hba.conf", _HBA)):

@@ -95,6 +95,20 @@ def stop(process: Process, signals: Sequence[tuple[int, float]]) -> None:
             time.sleep(0.02)
 
 
+def reaped(pid: int, seconds: float) -> bool:
+    """Wait until an ended process is gone from the process table; tell whether it is.
+
+    Until its parent has looked, others take its pid for a running process. True at once for one
+    that runs: it is not ended.
+    """
+    deadline = time.monotonic() + seconds
+    while _exists(pid) and _started(pid) is None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
 def working_in(folder: Path, program: str) -> list[Process]:
     """Return what runs `program` with `folder` as working directory (Linux; elsewhere nothing).
 
@@ -118,6 +132,16 @@ def tail(log: Path, lines: int, since: int = 0) -> str:
         file.seek(max(since, size - 1_000_000))
         return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
     return ""
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _started(pid: int) -> str | None:

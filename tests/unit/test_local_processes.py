@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,6 +66,17 @@ def test_a_program_working_in_a_folder_is_found(sleeper: Process, tmp_path: Path
 
     assert [sleeper] == processes.working_in(tmp_path, python)
     assert [] == processes.working_in(tmp_path, "postgres")
+
+
+def test_a_process_that_ended_is_waited_for_until_it_is_reaped() -> None:
+    """A pid is free only when the parent has looked; one that runs is not waited for."""
+    child = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+
+    assert not processes.reaped(child.pid, 0.1)
+    child.wait()
+    assert processes.reaped(child.pid, 0.1)
+    assert processes.reaped(os.getpid(), 0.1)
 
 
 def test_the_tail_of_a_log_begins_where_this_start_began(tmp_path: Path) -> None:

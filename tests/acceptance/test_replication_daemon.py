@@ -7,6 +7,7 @@ import signal
 from typing import LiteralString
 
 import compare
+import psycopg
 import pytest
 from harness import Stream, wait_until
 
@@ -78,10 +79,16 @@ def test_sigterm_in_the_middle_of_a_transaction(filled: Stream) -> None:
 
 
 def test_a_transaction_that_begins_again(filled: Stream) -> None:
-    """When Connect sends an open transaction anew, pieces of it already written are taken back once."""
+    """When Connect sends an open transaction anew, pieces of it already written are taken back once.
+
+    Heartbeats commit in the middle of it, so it has rows on both sides of the stored offset.
+    """
     filled.config.write_text(filled.config.read_text() + PIECES)
     daemon = filled.start("run", "-r", "r1")
-    filled.sql("primary", WRITE, [1, 200_000])
+    with psycopg.connect(filled.primary) as writer:
+        for first in (1, 75_001, 150_001):
+            writer.execute(WRITE, [first, min(first + 74_999, 200_000)])
+            writer.execute("SELECT pg_sleep(2.5)")
     wait_until(lambda: in_the_middle(filled), "pieces of the transaction are written")
     filled.cdc("connectors", "restart")
     filled.cdc("wait", "-r", "r1", "--now", "--timeout", "180s", timeout=200)

@@ -31,7 +31,7 @@ final class ServerTextTask extends PostgresConnectorTask {
         SessionSettings.require(config);
         // As Debezium's own method, but for the type registry.
         Configuration settings = config.getConfig();
-        return ReplicationConnection.builder(config)
+        return Whole.transactions(ReplicationConnection.builder(config)
                 .withSlot(config.slotName())
                 .withPublication(config.publicationName())
                 .withTableFilter(config.getTableFilters())
@@ -46,7 +46,7 @@ final class ServerTextTask extends PostgresConnectorTask {
                 .withTypeRegistry(new EverythingIsText(connection))
                 .withSchema(schema)
                 .jdbcMetadataConnection(connection)
-                .build();
+                .build());
     }
 
     /**

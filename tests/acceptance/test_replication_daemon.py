@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from typing import LiteralString
 
 import compare
@@ -81,14 +82,16 @@ def test_sigterm_in_the_middle_of_a_transaction(filled: Stream) -> None:
 def test_a_transaction_that_begins_again(filled: Stream) -> None:
     """When Connect sends an open transaction anew, pieces of it already written are taken back once.
 
-    Heartbeats commit in the middle of it, so it has rows on both sides of the stored offset.
+    Others commit right between its rows, so one of its rows stands at the very LSN that is stored.
     """
     filled.config.write_text(filled.config.read_text() + PIECES)
     daemon = filled.start("run", "-r", "r1")
-    with psycopg.connect(filled.primary) as writer:
-        for first in (1, 75_001, 150_001):
-            writer.execute(WRITE, [first, min(first + 74_999, 200_000)])
-            writer.execute("SELECT pg_sleep(2.5)")
+    writer = threading.Thread(target=filled.sql, args=("primary", WRITE, [1, 200_000]))
+    writer.start()
+    with psycopg.connect(filled.primary, autocommit=True) as other:
+        for _ in range(100):
+            other.execute("SELECT pg_logical_emit_message(true, 'test', 'between')")
+    writer.join()
     wait_until(lambda: in_the_middle(filled), "pieces of the transaction are written")
     filled.cdc("connectors", "restart")
     filled.cdc("wait", "-r", "r1", "--now", "--timeout", "180s", timeout=200)

@@ -8,9 +8,9 @@ import java.lang.reflect.Proxy;
 /**
  * A replication connection that hands on every event of every transaction the server sends.
  *
- * <p>Debezium resumes by LSN and drops what lies before the stored one, row by row. A transaction that
- * is still open when another one commits has rows on both sides of that commit, so its first rows
- * would be dropped, and its END would count only the others. With offsets at commits there is nothing
+ * <p>When it resumes, Debezium searches the row that stands at the stored LSN and drops what comes
+ * before it. The end of a commit is where the next record begins: if that is a row of a transaction
+ * still open, its rows before would be dropped, and its END would count only the others. With offsets at commits there is nothing
  * to drop: from the stored LSN on, the server sends exactly the transactions that commit after it,
  * whole (PostgreSQL manual, START_REPLICATION).
  */

@@ -271,6 +271,15 @@ class Stream:
                 removed.result(timeout=30)
 
 
+def edit(stream: Stream, pattern: str, replacement: str) -> None:
+    """Change the stream's configuration; the pattern must be there."""
+    text = stream.config.read_text(encoding="utf-8")
+    assert re.search(pattern, text, re.MULTILINE), pattern
+    stream.config.write_text(
+        re.sub(pattern, lambda _: replacement, text, flags=re.MULTILINE), encoding="utf-8"
+    )
+
+
 @contextlib.contextmanager
 def stream(stack: Stack, folder: Path) -> Iterator[Stream]:
     """Give a fresh stream and take it away afterwards."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import socket
 import subprocess
 import zipfile
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
-from harness import Stack, Stream, answers, run, wait_until
+from harness import Stack, Stream, answers, edit, run, wait_until
 
 pytestmark = pytest.mark.stack
 
@@ -40,15 +39,6 @@ def put(stream: Stream, **changes: str) -> None:
     config = {**stored(stream), **{k.replace("__", "."): v for k, v in changes.items()}}
     url = f"{stream.connect}/connectors/cdc_{stream.name}/config"
     requests.put(url, json=config, timeout=60).raise_for_status()
-
-
-def edit(stream: Stream, pattern: str, replacement: str) -> None:
-    """Change the stream's configuration; the pattern must be there."""
-    text = stream.config.read_text(encoding="utf-8")
-    assert re.search(pattern, text, re.MULTILINE), pattern
-    stream.config.write_text(
-        re.sub(pattern, lambda _: replacement, text, flags=re.MULTILINE), encoding="utf-8"
-    )
 
 
 def refused(done: subprocess.CompletedProcess[str], *says: str, code: int = 1) -> None:

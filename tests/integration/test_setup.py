@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
-from harness import Stack, Stream, answers_sql, rows, wait_until
+from harness import Stack, Stream, answers_sql, edit, rows, wait_until
 from psycopg import conninfo, sql
 
 pytestmark = pytest.mark.stack
@@ -33,15 +33,6 @@ def made(stream: Stream) -> Stream:
     """Give a stream whose primary has tables."""
     stream.sql("primary", TABLES)
     return stream
-
-
-def edit(stream: Stream, pattern: str, replacement: str) -> None:
-    """Change the stream's configuration; the pattern must be there."""
-    text = stream.config.read_text(encoding="utf-8")
-    assert re.search(pattern, text, re.MULTILINE), pattern
-    stream.config.write_text(
-        re.sub(pattern, lambda _: replacement, text, flags=re.MULTILINE), encoding="utf-8"
-    )
 
 
 def refused(done: subprocess.CompletedProcess[str], *says: str, code: int = 1) -> None:

@@ -57,12 +57,15 @@ class Guard:
         self._judge()
 
     def again(self) -> None:
-        """Start a look in the background when one is due; raise what the last one found."""
+        """Raise what the last look found; start another in the background when one is due.
+
+        Judged first: a look must not take back what the one before it found.
+        """
+        self._judge()
         now = time.monotonic()
         if self._due(now):
             self._looked_at = now
             threading.Thread(target=self._look, name="guard", daemon=True).start()
-        self._judge()
 
     def _due(self, now: float) -> bool:
         return self._looked_at is None or now - self._looked_at >= EVERY

@@ -98,9 +98,6 @@ def test_drift_is_noticed_while_running(worker: Worker, monkeypatch: pytest.Monk
     worker.answers = [(200, EXACT)]
     with pytest.raises(ConnectRefused, match=r"skipped\.operations is t, must be none"):
         found.again()
-    look_ended = [thread for thread in threading.enumerate() if thread.name == "guard"]
-    for thread in look_ended:
-        thread.join()
 
 
 def test_between_two_looks_nothing_is_asked(worker: Worker) -> None:

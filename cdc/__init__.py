@@ -11,7 +11,8 @@ worth it) → `changes` (net change per key) → `catalog` (the replica's tables
 
 Beside the flow: `bootstrap` fills a replica (`planning`, `snapshot`, `schema_load`, `filling`,
 `copying`, `finishing`), `connect` and `connectors` speak to Kafka Connect, `provision` prepares
-primary, replicas and topic, `barrier` marks a point in the stream and `waiting` waits for one.
+primary, replicas and topic, `barrier` marks a point in the stream and `waiting` waits for one. `failpoint` names the
+instants at which tests kill the daemon.
 """
 
 __version__ = "0.1.0"

@@ -15,7 +15,7 @@ import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from cdc import catalog, changes, policy, statements
+from cdc import catalog, changes, failpoint, policy, statements
 from cdc.catalog import Table
 from cdc.changes import Key, KeyChange, TableChanges, Truncate
 from cdc.errors import ApplyRefused, Halt, SchemaMismatch
@@ -126,12 +126,14 @@ class Applier:
         if self._one(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(stage)):
             self._conn.execute(sql.SQL("TRUNCATE {}").format(stage))
         self._copy(stage, columns, rows)
+        failpoint.reach("stage.filled")
 
     def _copy(
         self, target: sql.Identifier, columns: Sequence[str], rows: Iterable[Sequence[Value]]
     ) -> None:
         with self._conn.cursor().copy(statements.copy_into(target, columns)) as copy:
             copy.write(statements.copy_text(rows))
+            failpoint.reach("copy.open")
 
     def _write_one(self, event: Change | KeyChange | Truncate) -> Written:
         """Write one event by itself; what PostgreSQL refuses is named exactly."""

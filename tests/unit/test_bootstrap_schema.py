@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 
 from cdc import planning, schema_load
-from cdc.errors import InstallationError
 from cdc.names import TableName
 from cdc.tables import Column, Table
 
@@ -96,21 +92,6 @@ def test_a_table_brings_its_parts_and_what_they_need(oids: set[int], expected: s
     found = schema_load.for_tables(schema_load.parse(LISTING), oids)
 
     assert expected == {e.number for e in found}
-
-
-def test_old_pg_dump_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pg_dump older than the server is named with its version and never used."""
-    for program in ("pg_dump", "pg_restore"):
-        (tmp_path / program).write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 12.3'\n")
-        (tmp_path / program).chmod(0o755)
-    monkeypatch.setenv("CDC_PG_BIN", str(tmp_path))
-    monkeypatch.setattr(schema_load, "_folders", lambda: iter([Path(os.environ["CDC_PG_BIN"])]))
-
-    with pytest.raises(InstallationError) as refused:
-        schema_load.programs(160014)
-
-    assert f"{tmp_path}/pg_dump (12)" in refused.value.what
-    assert "CDC_PG_BIN" in refused.value.next
 
 
 def _table(

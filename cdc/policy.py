@@ -8,9 +8,9 @@ import psycopg
 
 #: Classes and codes where the same statement may succeed later (PostgreSQL manual, appendix A):
 #: connection exceptions, operator intervention, insufficient resources, and single codes for
-#: serialization failure, deadlock, lock not available, idle-in-transaction timeout, query canceled.
+#: serialization failure, deadlock, lock not available, idle-in-transaction and transaction timeout, query canceled.
 _CLASSES = ("08", "57", "53", "58")
-_CODES = frozenset({"40001", "40P01", "55P03", "25P03", "57014"})
+_CODES = frozenset({"40001", "40P01", "55P03", "25P03", "25P04", "57014"})
 
 #: Seconds between tries: doubled each time, up to the last.
 _FIRST, _LAST = 0.2, 15.0

@@ -148,6 +148,12 @@ def load(conn: Connection, stream: str) -> tuple[Position, dict[TableName, Cover
     return position, coverage
 
 
+def generation(conn: Connection, stream: str) -> int | None:
+    """Return the position's generation, None when the stream has none here any more."""
+    row = conn.execute("SELECT generation FROM cdc.position WHERE stream = %s", [stream]).fetchone()
+    return None if row is None else int(row[0])
+
+
 def advance(
     conn: Connection,
     position: Position,

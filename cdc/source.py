@@ -6,6 +6,7 @@ commit is done only so that ordinary lag tools show something.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,9 +15,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from cdc import topic
 from cdc.config import Config
-from cdc.errors import PositionLost, Unreachable
+from cdc.errors import CdcError, PositionLost, Unreachable
 from cdc.events import Record
-from cdc.position import Position
+from cdc.position import Fenced, Position
 
 #: The stream's topic has one partition: only that keeps the order of commits.
 PARTITION = 0
@@ -27,6 +28,12 @@ _GROUP_COMMIT_EVERY = 5.0
 #: Seconds between two looks whether the topic is still the one the position was taken from: the
 #: consumer does not tell. It says nothing of a topic that was deleted, and reads on in a new one.
 _CHECK_EVERY = 10.0
+
+#: Seconds without Kafka after which the turn is given up: another daemon may reach it.
+PATIENCE = 30.0
+
+#: Seconds that one wait inside the client takes at most: signals are answered between two.
+_SLICE = 0.5
 
 _LOST = frozenset(
     {
@@ -39,12 +46,38 @@ _LOST = frozenset(
     }
 )
 
+#: Trouble with the group commit alone: it carries no meaning.
+_GROUP = frozenset(
+    {
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError._WAIT_COORD,  # noqa: SLF001 -- as above
+    }
+)
+
 _SAFE = "nothing was skipped; the replica is consistent as of its position"
 _AGAIN = "fill the replica anew: `cdc bootstrap --overwrite`"
 
 
+class _Look:
+    """A look at the topic in the background, since Kafka may take its time to answer."""
+
+    def __init__(self, config: Config) -> None:
+        self.found: topic.TopicInfo | CdcError | None = None
+        self._config = config
+        threading.Thread(target=self._run, name="topic", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self.found = topic.describe(self._config)
+        except CdcError as error:
+            self.found = error
+
+
 class Source:
-    """Reads the topic of `config` for the consumer group `group`."""
+    """Reads the topic of `config` for the consumer group `group`; says trouble to `on_trouble`."""
 
     def __init__(self, config: Config, group: str, on_trouble: Callable[[str], None]) -> None:
         self._config = config
@@ -57,29 +90,48 @@ class Source:
                 "queued.min.messages": 10_000,
                 **config.kafka.options,
                 **_fixed(config, group),
-                "error_cb": lambda error: on_trouble(f"Kafka: {error.str()}"),
+                "error_cb": self._client_trouble,
             }
         )
         self._committed_at = 0.0
         self._checked_at = 0.0
+        self._look: _Look | None = None
+        self._silent: tuple[str, float] | None = None
+        self._doubted = False
+
+    @property
+    def silent(self) -> str | None:
+        """Say why nothing can come out of Kafka now, None while it answers."""
+        return None if self._silent is None else self._silent[0]
 
     def seek(self, position: Position) -> None:
         """Go to the position; PositionLost if the topic is not the one it was taken from."""
-        self._check(position)
+        self._look, self._checked_at = None, time.monotonic()
+        self._judge(topic.describe(self._config), position)
         self._assign(position.next_offset, position.leader_epoch)
 
     def watch(self, position: Position) -> None:
-        """Look now and then whether the topic is still the position's; raises as `seek` does."""
-        if time.monotonic() - self._checked_at < _CHECK_EVERY:
-            return
-        try:
-            self._check(position)
-        except Unreachable as error:
-            self._on_trouble(error.what)
+        """Judge the last look at the topic as `seek` does, and begin another when it is time.
 
-    def _check(self, position: Position) -> None:
-        self._checked_at = time.monotonic()
-        found = topic.describe(self._config)
+        Raises Unreachable when Kafka has not answered for so long that a turn should end.
+        """
+        now = time.monotonic()
+        if self._look is not None and (found := self._look.found) is not None:
+            self._look = None
+            if isinstance(found, Unreachable):
+                self._say_silent(found.what)
+            elif isinstance(found, CdcError):
+                raise found
+            else:
+                self._judge(found, position)
+        if self._silent is not None and now - self._silent[1] > PATIENCE:
+            raise self._unreachable(self._silent[0])
+        if self._look is None and now - self._checked_at >= _CHECK_EVERY:
+            self._checked_at = now
+            self._look = _Look(self._config)
+
+    def _judge(self, found: topic.TopicInfo, position: Position) -> None:
+        self._silent = None
         if found.partitions != 1:
             raise self._lost(
                 f"the topic has {found.partitions} partitions; order across partitions is lost",
@@ -103,15 +155,22 @@ class Source:
     def read(self, most: int, timeout: float) -> list[Record]:
         """Return up to `most` records: what is there, waiting `timeout` seconds for the first.
 
-        Raises PositionLost when the log no longer holds the next record.
+        Raises PositionLost when the log no longer holds the next record, Fenced when the first
+        records come after trouble: only `seek` sees whether the topic is still the same.
         """
         first = self._consumer.poll(timeout)
         if first is None:
             return []
         messages = [first, *self._consumer.consume(most - 1, 0)]
-        return [
+        found = [
             record(m, self._config.topic) for m in messages if m.error() is None or self._trouble(m)
         ]
+        if found:
+            self._silent = None
+            if self._doubted:
+                self._doubted = False
+                raise Fenced("after trouble with Kafka the topic may be another one")
+        return found
 
     def _trouble(self, message: Message) -> bool:
         error = message.error()
@@ -121,8 +180,24 @@ class Source:
                 f"it was kept too short (kafka.topic.retention) or cut; {_AGAIN}",
                 offset=message.offset(),
             )
+        self._doubted = True
         self._on_trouble(f"Kafka: {error.str() if error else 'unknown trouble'}")
         return False
+
+    def _client_trouble(self, error: KafkaError) -> None:
+        """Take what the client says by itself, while it is polled."""
+        self._on_trouble(f"Kafka: {error.str()}")
+        if error.code() in _GROUP:
+            return
+        self._doubted = True
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 -- as above
+            self._say_silent(f"Kafka at {self._config.kafka.bootstrap_servers} does not answer")
+
+    def _say_silent(self, what: str) -> None:
+        self._doubted = True
+        if self._silent is None:
+            self._silent = (what, time.monotonic())
+            self._on_trouble(what)
 
     def ahead(self, offset: int) -> Iterator[Record]:
         """Yield the records from `offset` to the log's present end, through a consumer of its own.
@@ -138,8 +213,10 @@ class Source:
         consumer = Consumer(with_end)
         try:
             consumer.assign([TopicPartition(self._config.topic, PARTITION, offset)])
-            while (first := consumer.poll(topic.TIMEOUT)) is not None:
-                for message in [first, *consumer.consume(499, 0)]:
+            heard_at = time.monotonic()
+            while time.monotonic() - heard_at < topic.TIMEOUT:
+                for message in consumer.consume(500, min(_SLICE, topic.TIMEOUT)):
+                    heard_at = time.monotonic()
                     error = message.error()
                     if error is None:
                         yield record(message, self._config.topic)
@@ -150,12 +227,7 @@ class Source:
         finally:
             consumer.close()
         servers = self._config.kafka.bootstrap_servers
-        raise Unreachable(
-            f"Kafka at {servers} does not answer while the log is read ahead",
-            safe=_SAFE,
-            next="check that a broker runs",
-            topic=self._config.topic,
-        )
+        raise self._unreachable(f"Kafka at {servers} does not answer while the log is read ahead")
 
     def acknowledge(self, next_offset: int) -> None:
         """Tell Kafka's group where we are, now and then, for ordinary lag tools."""
@@ -173,6 +245,11 @@ class Source:
 
     def close(self) -> None:
         self._consumer.close()
+
+    def _unreachable(self, what: str) -> Unreachable:
+        return Unreachable(
+            what, safe=_SAFE, next="check that a broker runs", topic=self._config.topic
+        )
 
     def _lost(self, what: str, next_step: str, offset: int | None = None) -> PositionLost:
         return PositionLost(

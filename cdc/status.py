@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from cdc import lag, position, postgres
+from cdc import daemon, lag, position, postgres
 from cdc import lsn as lsns
 from cdc.config import Config
 from cdc.errors import CdcError
@@ -20,8 +20,8 @@ class ReplicaStatus:
     """One replica.
 
     `state` is one of unreachable, not set up, not filled, copying, catching up, live;
-    `lag_seconds` is None where it is unknown; `daemon` is the state it last recorded, or "dead"
-    where it recorded to be applying and holds no lock.
+    `lag_seconds` is None where it is unknown; `daemon` is the state it last recorded, or "not
+    connected" where it recorded to be applying, or to wait a while ago, and holds no lock.
     """
 
     name: str
@@ -92,6 +92,7 @@ def _read_replica(
         "SELECT p.applied_lsn - '0/0', p.applied_at::text, p.next_offset,"
         " extract(epoch FROM p.heartbeat_at)::float8, p.transactions_applied, p.rows_applied,"
         " p.unmatched_updates + p.unmatched_deletes, d.state, d.error,"
+        " extract(epoch FROM clock_timestamp() - d.updated_at)::float8,"
         " (SELECT count(*) FROM cdc.tables t WHERE t.stream = p.stream),"
         " (SELECT count(*) FROM cdc.tables t WHERE t.stream = p.stream AND state <> 'copied'),"
         " (SELECT max(snapshot_lsn) - '0/0' FROM cdc.tables t WHERE t.stream = p.stream)"
@@ -100,26 +101,35 @@ def _read_replica(
     ).fetchone()
     if row is None:
         return ReplicaStatus(name, "not filled", error="run `cdc bootstrap`")
-    applied, snapshot, copying = int(row[0]), int(row[11] or 0), row[10]
-    daemon = row[7] or "never ran"
-    if position.lock_holder(conn, config.name) is None and daemon == "applying":
-        daemon = "dead"
+    applied, snapshot, copying = int(row[0]), int(row[12] or 0), row[11]
+    locked = position.lock_holder(conn, config.name) is not None
+    said, error = _daemon(row[7] or "never ran", row[8], row[9] or 0.0, locked=locked)
     behind = None if now is None else lag.seconds(now, row[3], config.connect.heartbeat)
     state = "copying" if copying else "catching up" if applied < snapshot else "live"
     return ReplicaStatus(
         name,
         state,
-        daemon,
+        said,
         behind if state == "live" else None,
         lsns.show(applied),
         row[1],
         row[2],
-        row[9],
+        row[10],
         row[4],
         row[5],
         row[6],
-        row[8],
+        error,
     )
+
+
+def _daemon(state: str, error: str | None, age: float, *, locked: bool) -> tuple[str, str | None]:
+    """Return what is true of a daemon that recorded `state` so many seconds ago."""
+    if locked or state not in {"applying", "waiting"}:
+        return state, error
+    if state == "waiting" and age <= daemon.WAITING_FOR:
+        return state, error
+    last = f"; {age:.0f} s ago it said that it {error}" if error else ""
+    return "not connected", f"no daemon holds the writer's lock{last}"
 
 
 def headline(config: Config, status: Status) -> str:
@@ -144,12 +154,12 @@ def headline(config: Config, status: Status) -> str:
 def table(found: Sequence[ReplicaStatus]) -> str:
     """Return the replicas as lines for people, at most 80 columns where nothing is wrong."""
     lines = [
-        f"{'replica':<10}{'state':<13}{'daemon':<11}{'behind':>9}{'applied LSN':>16}{'transactions':>14}"
+        f"{'replica':<10}{'state':<13}{'daemon':<14}{'behind':>9}{'applied LSN':>16}{'transactions':>14}"
     ]
     for r in found:
         behind = "unknown" if r.lag_seconds is None else f"{r.lag_seconds:.1f} s"
         lines.append(
-            f"{r.name:<10}{r.state:<13}{r.daemon:<11}{behind:>9}{r.applied_lsn or '-':>16}"
+            f"{r.name:<10}{r.state:<13}{r.daemon:<14}{behind:>9}{r.applied_lsn or '-':>16}"
             f"{r.transactions_applied:>14,}"
         )
         lines += [f"  {line}" for line in (r.error or "").splitlines()]

@@ -144,7 +144,7 @@ def test_status_and_wait(filled: Stream) -> None:
 
     daemon.kill()
     daemon.wait()
-    wait_until(lambda: state(filled, "r1")[1]["daemon"] == "dead", "status says that it is dead")
+    wait_until(lambda: state(filled, "r1")[1]["daemon"] == "not connected", "status says so")
     assert state(filled, "r1")[0] == 1
     late = filled.cdc("wait", "-r", "r1", "--now", "--timeout", "1s", check=False)
     assert late.returncode == 1

@@ -12,24 +12,32 @@ from unittest import mock
 
 import pytest
 
-from cdc.batch import Batch, Buffer, Held
+from cdc.batch import Batch, Buffer
 from cdc.config import Apply, Config, Connect, Kafka, Primary, Replica
 from cdc.errors import BrokenStream, CdcError, Unreachable
 from cdc.events import Change, End, Record
 from cdc.ledger import Incomplete, Ledger
+from cdc.lookahead import Lookahead
 from cdc.names import TableName
 from cdc.position import Coverage, Fenced, Position
-from cdc.replicator import Replicator, Session
+from cdc.replicator import Replicator, Resume
+from cdc.writing import Turn
 
 APPLIED = 1000
 RING = ((7, APPLIED),)
 
 
-def session() -> Session:
+def new_turn() -> Turn:
     """Return a daemon's turn on a replica whose last commit ends at APPLIED; no server is asked."""
     position = Position("app", "cdc.app", "id", 5, None, APPLIED, "one", 1, RING, 0)
-    return Session(
-        mock.Mock(), mock.Mock(), position, Ledger(APPLIED, RING), Buffer(Apply(), {}), 5
+    return Turn(
+        mock.Mock(closed=False),
+        mock.Mock(),
+        position,
+        Ledger(APPLIED, RING),
+        Buffer(Apply(), {}),
+        5,
+        Lookahead(mock.Mock(), threading.Event()),
     )
 
 
@@ -66,7 +74,7 @@ def heartbeat(previous: int, system: str, timeline: int) -> list[Record]:
 @pytest.mark.parametrize("previous", [APPLIED, APPLIED - 500])
 def test_another_primary_halts_also_where_its_log_looks_repeated(previous: int) -> None:
     """After a failover LSNs go back: what the new primary sends looks applied, its name tells."""
-    turn, daemon = session(), replicator()
+    turn, daemon = new_turn(), replicator()
     begin, message = heartbeat(previous, "one", 2)
     daemon._take(turn, begin)
 
@@ -76,7 +84,7 @@ def test_another_primary_halts_also_where_its_log_looks_repeated(previous: int) 
 
 def test_a_repeated_heartbeat_does_not_count() -> None:
     """A heartbeat that comes again is older than what was applied: freshness must not go back."""
-    turn, daemon = session(), replicator()
+    turn, daemon = new_turn(), replicator()
     for record in heartbeat(APPLIED - 500, "one", 1):
         daemon._take(turn, record)
 
@@ -101,7 +109,7 @@ def end_of(txid: int, lsn: int) -> Record:
     return Record("cdc.app", 0, 99, None, json.dumps(value, separators=(",", ":")).encode())
 
 
-def large(turn: Session, txid: int) -> None:
+def large(turn: Turn, txid: int) -> None:
     """Let a transaction be open on a table whose copy may hold it."""
     name = TableName("s", "t")
     turn.buffer.coverage = {name: Coverage("copied", APPLIED + 500)}
@@ -110,8 +118,8 @@ def large(turn: Session, txid: int) -> None:
 
 def test_the_end_of_a_large_transaction_is_looked_up_once() -> None:
     """However many pieces it is written in, the log ahead is read for its END only once."""
-    turn, daemon, topic = session(), replicator(), Ahead([end_of(7, 1100), end_of(8, 1200)])
-    daemon._source = topic  # type: ignore[assignment]  # only `ahead` is asked
+    turn, daemon, topic = new_turn(), replicator(), Ahead([end_of(7, 1100), end_of(8, 1200)])
+    turn.ahead.source = topic  # type: ignore[assignment]  # only `ahead` is asked
     large(turn, 8)
 
     assert [1200, 1200] == [daemon._end_of_open(turn), daemon._end_of_open(turn)]
@@ -120,12 +128,13 @@ def test_the_end_of_a_large_transaction_is_looked_up_once() -> None:
 
 def test_looking_ahead_ends_when_stopped() -> None:
     """SIGTERM ends also a look through a long log."""
-    turn, daemon = session(), replicator()
-    daemon._source = Ahead([end_of(7, 1100)])  # type: ignore[assignment]  # only `ahead` is asked
-    daemon._stop.set()
+    turn, daemon = new_turn(), replicator()
+    turn.ahead.source = Ahead([end_of(7, 1100)])  # type: ignore[assignment]  # only `ahead` is asked
+    turn.ahead.stop.set()
 
+    incomplete = Incomplete(End(7, 1100, 2, {}, 0, 8, None), 1, 5, "one is missing")
     with pytest.raises(Fenced):
-        daemon._later_copy(Incomplete(End(7, 1100, 2, {}, 0, 8, None), 1, 5, "one is missing"))
+        turn.ahead.later_copy(incomplete, daemon._config, "r1")
     large(turn, 7)
     with pytest.raises(Fenced):
         daemon._end_of_open(turn)
@@ -137,12 +146,12 @@ def test_the_pause_grows_until_something_is_applied(monkeypatch: pytest.MonkeyPa
     trouble = Unreachable("no answer", safe="", next="")
     outcomes: Iterator[CdcError | None] = iter([trouble, trouble, trouble, None, trouble])
 
-    def follow(turn: Session, _until: int | None) -> bool:
+    def follow(turn: Turn, _until: int | None) -> bool:
         if (outcome := next(outcomes, ...)) is ...:
             daemon._stop.set()
         elif outcome is None:
             daemon._write(turn, Batch([], [End(9, APPLIED + 9, 0, {}, 0, 5, None)], None, 0))
-            raise Held(TableName("s", "t"))
+            raise Resume(5)
         else:
             raise outcome
         return True
@@ -152,9 +161,9 @@ def test_the_pause_grows_until_something_is_applied(monkeypatch: pytest.MonkeyPa
         return 0.0
 
     monkeypatch.setattr("cdc.policy.pause", pause)
-    monkeypatch.setattr("cdc.replicator._LOOK_AGAIN", 0)
     monkeypatch.setattr("cdc.position.advance", lambda _conn, at, *_rest: at)
-    monkeypatch.setattr(daemon, "_session", lambda: contextlib.nullcontext(session()))
+    monkeypatch.setattr(daemon, "_session", lambda: contextlib.nullcontext(mock.Mock(closed=False)))
+    monkeypatch.setattr(daemon, "_turn", lambda _conn: new_turn())
     monkeypatch.setattr(daemon, "_follow", follow)
     daemon._source = mock.Mock()
 

@@ -1,0 +1,96 @@
+"""The right to write on a replica: a session that holds the lock, and a turn from a known place.
+
+One daemon writes, the one whose session holds the lock; another stands by. Within the session the
+writer takes turns: each begins with the position as it is read then, and ends when what was
+collected must be given up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from typing import Any
+
+import psycopg
+
+from cdc import position, postgres
+from cdc.apply import Applier
+from cdc.batch import Buffer
+from cdc.config import Config
+from cdc.ledger import Ledger
+from cdc.lookahead import Lookahead
+from cdc.position import Position
+
+log = logging.getLogger(__name__)
+
+#: Seconds between looks at the lock that somebody else holds.
+_LOOK_AGAIN = 1.0
+
+#: What an apply session needs on top of the pinned settings.
+SETTINGS = {
+    "synchronous_commit": "off",  # the position is in the same transaction: lost together, applied again
+    "lock_timeout": "10s",
+    "statement_timeout": "0",
+    "default_transaction_read_only": "off",
+    "idle_in_transaction_session_timeout": "10min",
+    "idle_session_timeout": "0",  # it waits for Kafka with the lock in its hand
+    # With these the server itself ends the session of a daemon that has vanished, and with it the
+    # lock, so that one standing by elsewhere goes on (`VANISHED`).
+    "client_connection_check_interval": "10s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "25s",
+    # Joins by nested loop: a staged batch has no statistics, and a hash join over the whole table
+    # is what a wrong guess costs.
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+
+
+@dataclasses.dataclass(slots=True)
+class Turn:
+    """What the writer knows and has collected since it last read the position."""
+
+    conn: psycopg.Connection[Any]
+    applier: Applier
+    position: Position
+    ledger: Ledger
+    buffer: Buffer
+    next_offset: int
+    ahead: Lookahead
+    in_transaction: bool = False
+
+
+def connect(config: Config, replica: str) -> psycopg.Connection[Any]:
+    """Open the session that will hold the lock; Unreachable when the server does not let us in."""
+    at = config.replica(replica)
+    application = config.application_name(replica, "apply")
+    conn = postgres.connect(at.dsn, application, autocommit=True, settings=SETTINGS)
+    if at.triggers == "session":
+        try:
+            # As in PostgreSQL's own apply worker: foreign keys and user triggers do not fire.
+            conn.execute("SET session_replication_role = replica")
+        except BaseException:
+            conn.close()
+            raise
+    return conn
+
+
+def lock(conn: psycopg.Connection[Any], stream: str, stop: threading.Event) -> bool:
+    """Wait as a hot standby until the writer's lock is ours; False when stopped meanwhile.
+
+    Polled outside a transaction: waiting inside one would hold back vacuum.
+    """
+    waiting = False
+    while not position.try_lock(conn, stream):
+        if not waiting:
+            holder = position.lock_holder(conn, stream)
+            log.info(
+                "standing by: another daemon (server process %s) applies to this replica", holder
+            )
+            waiting = True
+        if stop.wait(_LOOK_AGAIN):
+            return False
+    return True

@@ -5,10 +5,10 @@ Read the modules in the order data flows:
 `config` (what to replicate) → `source` (records out of the topic) → `events` (change events)
 → `ledger` (whole source transactions, nothing missing, nothing twice) → `batch` (until writing is
 worth it) → `changes` (net change per key) → `catalog` (the replica's tables) → `statements` (SQL)
-→ `apply` (rows) → `position` (where the replica is, in the transaction that wrote the rows)
-→ `policy` (what is tried again) → `guard` (is the connector still ours?) → `writing` (the lock, and
-a turn from a known place) → `lookahead` (further on in the log) → `replicator` (the loop) → `daemon`
-(what it tells) → `lag`.
+→ `targets` (tables and their stages) → `replay` (one event) → `apply` (sets of rows) → `position`
+(where the replica is, in the transaction that wrote the rows) → `policy` (what is tried again)
+→ `guard` (is the connector still ours?) → `writing` (the lock, and a turn from a known place)
+→ `lookahead` (further on in the log) → `replicator` (the loop) → `daemon` (what it tells) → `lag`.
 
 Beside the flow: `bootstrap` fills a replica (`planning`, `snapshot`, `clients`, `schema_load`, `filling`,
 `copying`, `finishing`), `connect` and `connectors` speak to Kafka Connect, `provision` prepares

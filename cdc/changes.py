@@ -4,10 +4,14 @@ Within one batch the last state of each key is what counts, so many events becom
 A primary-key change and a truncate are barriers for their table: what came before is written first,
 the event runs alone, then the table starts anew. Tables do not wait for each other: foreign keys do
 not fire in the apply session, and all of a batch becomes visible at once.
+
+Of a table whose rows have no key only the number of equal rows matters: a change is a row less and
+a row more.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -15,6 +19,9 @@ from cdc.events import UNCHANGED, Change, Row
 from cdc.names import TableName
 
 Key = tuple[str, ...]
+
+#: A whole row, its values in the order of its columns' names.
+Image = tuple[str | None, ...]
 
 
 class Unmergeable(Exception):  # noqa: N818 -- asks for the row-by-row path, it is no error
@@ -67,12 +74,40 @@ class TableChanges:
             self.deletes.add(key)
 
 
+@dataclasses.dataclass(slots=True)
+class RowCounts:
+    """The net change of a table without a key between two barriers.
+
+    `deletes` says how many of the rows there before go, by image; `inserts` how many come.
+    """
+
+    table: TableName
+    columns: tuple[str, ...]
+    inserts: collections.Counter[Image] = dataclasses.field(default_factory=collections.Counter)
+    deletes: collections.Counter[Image] = dataclasses.field(default_factory=collections.Counter)
+
+    def merge(self, event: Change | KeyChange) -> None:
+        before, after = images(event, self.columns)
+        if before is not None:
+            # Any of the equal rows will do, so one of our own first: it need not be written at all.
+            if self.inserts[before] > 0:
+                self.inserts[before] -= 1
+            else:
+                self.deletes[before] += 1
+        if after is not None:
+            self.inserts[after] += 1
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class KeyChange:
     """One row gets another key: `UPDATE … SET key = new`, so that its TOAST values stay."""
 
     delete: Change
     insert: Change
+
+    @property
+    def table(self) -> TableName:
+        return self.delete.table
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,7 +118,7 @@ class Truncate:
     change: Change
 
 
-Step = TableChanges | KeyChange | Truncate
+Step = TableChanges | RowCounts | KeyChange | Truncate
 
 
 def events(changes: Iterable[Change]) -> list[Change | KeyChange | Truncate]:
@@ -125,33 +160,65 @@ def settled(changes: Sequence[Change]) -> int:
 def plan(changes: Iterable[Change], keys: Mapping[TableName, tuple[str, ...]]) -> list[Step]:
     """Return the steps that together have the effect of `changes`, in an order that gives it.
 
-    `keys` are the replica's key columns per table. Raises Unmergeable where the events of a key
-    contradict each other, KeyError where a row lacks a key column.
+    `keys` are the replica's key columns per table, none where only a whole row is its address.
+    Raises Unmergeable where the events of a key contradict each other, KeyError where a row lacks
+    a key column.
     """
     steps: list[Step] = []
     pending: dict[TableName, TableChanges] = {}
+    counted: dict[TableName, RowCounts] = {}
 
     def flush(table: TableName) -> None:
         if table in pending:
             steps.append(pending.pop(table))
+        if table in counted:
+            steps.append(counted.pop(table))
 
     for event in events(changes):
-        match event:
-            case KeyChange(delete, _):
-                flush(delete.table)
-                steps.append(event)
-            case Truncate(tables, _):
-                for table in tables:
-                    flush(table)
-                steps.append(event)
-            case Change(op="u") if _moves(event, keys[event.table]):
-                flush(event.table)
-                steps.append(KeyChange(event, event))
-            case Change():
-                net = pending.setdefault(event.table, TableChanges(event.table))
-                _merge(net, event, keys[event.table])
+        table = event.tables[0] if isinstance(event, Truncate) else event.table
+        if barrier := _barrier(event, keys):
+            for touched in barrier.tables if isinstance(barrier, Truncate) else (table,):
+                flush(touched)
+            steps.append(barrier)
+        elif isinstance(event, Change) and keys[table]:
+            _merge(pending.setdefault(table, TableChanges(table)), event, keys[table])
+        elif not isinstance(event, Truncate):
+            counted.setdefault(table, RowCounts(table, _columns(event))).merge(event)
     steps.extend(pending.values())
+    steps.extend(counted.values())
     return steps
+
+
+def images(
+    event: Change | KeyChange, columns: tuple[str, ...]
+) -> tuple[Image | None, Image | None]:
+    """Return the whole row before and after an event, None where there was or is none.
+
+    REPLICA IDENTITY FULL logs the whole old row, so what `after` leaves out stands there.
+    """
+    delete, insert = (
+        (event.delete, event.insert) if isinstance(event, KeyChange) else (event, event)
+    )
+    before, after = delete.before, insert.after
+    old = None if before is None else _image(before, columns)
+    if after is None:
+        return old, None
+    return old, _image(
+        {c: (before or {}).get(c, v) if v is UNCHANGED else v for c, v in after.items()}, columns
+    )
+
+
+def _image(row: Row, columns: tuple[str, ...]) -> Image:
+    values = tuple(row[column] for column in columns)
+    if UNCHANGED in values:
+        raise Unmergeable("a row of a table without key came without all its values")
+    return values  # type: ignore[return-value]  # what is not str or None was refused
+
+
+def _columns(event: Change | KeyChange) -> tuple[str, ...]:
+    """Return the columns of the event's table, which every image of it has."""
+    change = event.insert if isinstance(event, KeyChange) else event
+    return tuple(sorted((change.before if change.after is None else change.after) or {}))
 
 
 def key_of(change: Change, columns: tuple[str, ...]) -> Key:
@@ -187,6 +254,20 @@ def _key_value(image: Row, column: str) -> str:
     return value
 
 
+def _barrier(
+    event: Change | KeyChange | Truncate, keys: Mapping[TableName, tuple[str, ...]]
+) -> KeyChange | Truncate | None:
+    """Return the event as one that runs alone, None if it merges with others."""
+    if isinstance(event, Truncate):
+        return event
+    columns = keys[event.table]
+    if not columns:
+        return None
+    if isinstance(event, KeyChange):
+        return event
+    return KeyChange(event, event) if event.op == "u" and _moves(event, columns) else None
+
+
 def _moves(change: Change, columns: tuple[str, ...]) -> bool:
     """Tell whether an update gives the row another key, as REPLICA IDENTITY FULL may show it."""
     return change.before is not None and key_of(change, columns) != new_key_of(change, columns)
@@ -215,3 +296,8 @@ def _merged(older: Row, newer: Row) -> Row:
         column: older.get(column, UNCHANGED) if value is UNCHANGED else value
         for column, value in newer.items()
     }
+
+
+def present(row: Row) -> tuple[str, ...]:
+    """Return the columns whose values a row brings."""
+    return tuple(column for column, value in row.items() if value is not UNCHANGED)

@@ -283,10 +283,20 @@ def differences(table: Table, here: Table | None, *, with_key: bool) -> list[str
         elif bool(mine.generated) != bool(column.generated):
             found.append(f"the column {name} is generated on one end only")
     found += [f"the column {name} is there only" for name in ours if name not in theirs]
-    # Where bootstrap loads the schema, the key comes after the rows.
-    if with_key and here.key != table.key:
-        found.append(f"its primary key is {here.key or 'missing'}, not {table.key}")
+    # Where bootstrap loads the schema, keys come after the rows.
+    if with_key and here.address != table.address:
+        found.append(f"its rows are known by {_known_by(here)}, not by {_known_by(table)}")
     return found
+
+
+def _known_by(table: Table) -> str:
+    match table.address:
+        case None:
+            return "nothing"
+        case ():
+            return "all their values (REPLICA IDENTITY FULL)"
+        case columns:
+            return f"the key ({', '.join(columns)})"
 
 
 def _there(fill: Sequence[Table], here: Mapping[TableName, Table], name: str) -> None:

@@ -48,6 +48,41 @@ def delete_staged(table: Table, stage: sql.Identifier) -> sql.Composed:
     )
 
 
+def delete_images(table: Table, stage: sql.Identifier, columns: Iterable[str]) -> sql.Composed:
+    """Delete as many rows of each image as are staged, whichever of the equal ones.
+
+    Equal is what PostgreSQL prints alike, column by column: that is what the stream carries, and
+    what a column has whose type has no `=` (json, point). An index on columns that are never null
+    leads to the candidates; without one the table is read once.
+    """
+    listed, own, found = list(columns), sql.Identifier("s"), sql.Identifier("t")
+    groups = [sql.SQL("ROW({})::text").format(_list_of(own, listed))]
+    groups += [sql.SQL("s.{}").format(sql.Identifier(c)) for c in table.lookup]
+    return sql.SQL(
+        "WITH asked AS (SELECT {groups}, count(*) FROM {stage} AS s GROUP BY {groups}),"
+        " numbered ({names}) AS (SELECT row_number() OVER (), asked.* FROM asked)"
+        " DELETE FROM ONLY {table} WHERE ctid = ANY (ARRAY("
+        "SELECT place FROM (SELECT t.ctid AS place, a.times,"
+        " row_number() OVER (PARTITION BY a.number) AS nth"
+        " FROM ONLY {table} AS t JOIN numbered AS a ON ROW({row})::text = a.image{lookup}) AS f"
+        " WHERE nth <= times))"
+    ).format(
+        groups=sql.SQL(", ").join(groups),
+        stage=stage,
+        names=sql.SQL(", ").join(
+            map(sql.SQL, ["number", "image", *(f"k{i}" for i in range(len(table.lookup))), "times"])
+        ),
+        table=table.name.sql,
+        row=_list_of(found, listed),
+        lookup=sql.SQL("").join(
+            sql.SQL(" AND t.{} {} a.{}").format(
+                sql.Identifier(c), _equals(table, c), sql.SQL(f"k{i}")
+            )
+            for i, c in enumerate(table.lookup)
+        ),
+    )
+
+
 def update_staged(table: Table, stage: sql.Identifier, columns: Iterable[str]) -> sql.Composed:
     """Write every staged row, equal or not: a row with an event gets a new version (its xmin)."""
     assignments = [
@@ -154,14 +189,26 @@ def _placeholders(count: int) -> sql.Composed:
     return sql.SQL(", ").join(sql.SQL(f"${i}") for i in range(1, count + 1))
 
 
+def _list_of(source: sql.Identifier, columns: Iterable[str]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.SQL("{}.{}").format(source, sql.Identifier(c)) for c in columns)
+
+
 def _same_key(table: Table) -> sql.Composed:
     return sql.SQL(" AND ").join(
-        sql.SQL("t.{0} = s.{0}").format(sql.Identifier(c)) for c in table.key
+        sql.SQL("t.{0} {1} s.{0}").format(sql.Identifier(c), _equals(table, c)) for c in table.key
     )
 
 
 def _key_is(table: Table, start: int) -> sql.Composed:
     return sql.SQL(" AND ").join(
-        sql.SQL("{} = {}").format(sql.Identifier(c), sql.SQL(f"${i}"))
+        sql.SQL("{} {} {}").format(sql.Identifier(c), _equals(table, c), sql.SQL(f"${i}"))
         for i, c in enumerate(table.key, start)
     )
+
+
+def _equals(table: Table, column: str) -> sql.Composable:
+    """Return the index's own operator: the sessions' search_path finds only pg_catalog's."""
+    if column not in table.equality:
+        return sql.SQL("=")
+    schema, operator = table.equality[column]
+    return sql.SQL("OPERATOR({}.{})").format(sql.Identifier(schema), sql.SQL(operator))

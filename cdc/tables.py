@@ -31,6 +31,11 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text,
          WHERE i.indrelid = c.oid AND i.indisprimary AND k.place <= i.indnkeyatts),
        (SELECT bool_and(i.indimmediate) FROM pg_index i
          WHERE i.indrelid = c.oid AND i.indisprimary),
+       (SELECT array_agg(a.attname::text ORDER BY k.place)
+          FROM pg_index i
+         CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
+          JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+         WHERE i.indrelid = c.oid AND i.indisreplident AND k.place <= i.indnkeyatts),
        (SELECT json_agg(json_build_array(a.attname, format_type(a.atttypid, a.atttypmod),
                                          a.attnotnull, a.attidentity, a.attgenerated)
                         ORDER BY a.attnum)
@@ -69,7 +74,8 @@ class Table:
 
     `kind` is pg_class.relkind: 'r' holds rows, 'p' is partitioned, 'f' is foreign. `parent` is the
     table this one is a partition of. `replica_identity` and `persistence` are pg_class.relreplident
-    and relpersistence; `key` has the primary key's columns in index order.
+    and relpersistence; `key` has the primary key's columns in index order, `index` those of the
+    index that REPLICA IDENTITY USING INDEX names.
     """
 
     oid: int
@@ -81,7 +87,29 @@ class Table:
     parent: TableName | None
     key: tuple[str, ...]
     key_immediate: bool
+    index: tuple[str, ...]
     columns: tuple[Column, ...]
+
+    @property
+    def address(self) -> tuple[str, ...] | None:
+        """What `address` says of this table."""
+        return address(self.replica_identity, self.key if self.key_immediate else (), self.index)
+
+
+def address(identity: str, key: tuple[str, ...], index: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the columns by which events address a row; () for its whole old image, None for nothing.
+
+    `identity` is pg_class.relreplident, `key` the primary key unless it is deferrable: such a one
+    two rows may hold at once within a transaction.
+    """
+    match identity:
+        case "i":
+            return index or None
+        case "f":
+            return key
+        case "d":
+            return key or None
+    return None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -170,10 +198,11 @@ def read(conn: psycopg.Connection[tuple[Any, ...]]) -> tuple[Table, ...]:
             parent=TableName(parent_schema, parent) if parent else None,
             key=tuple(key or ()),
             key_immediate=bool(immediate),
+            index=tuple(index or ()),
             columns=tuple(Column(*column) for column in columns or ()),
         )
         for oid, schema, name, kind, persistence, identity, row_security,
-        parent_schema, parent, key, immediate, columns in conn.execute(_CATALOG)
+        parent_schema, parent, key, immediate, index, columns in conn.execute(_CATALOG)
     )  # fmt: skip
 
 
@@ -258,18 +287,9 @@ def _not_logged(table: Table) -> Complaint | None:
 def _faults(table: Table) -> Iterable[Complaint]:
     """Yield why the rows of this table cannot be carried truly."""
     name = table.name
-    if not table.key:
-        yield Complaint(name, "has no primary key", f"ALTER TABLE {name} ADD PRIMARY KEY (…), "
-                        "or exclude it")  # fmt: skip
-    elif not table.key_immediate and table.replica_identity == "d":
-        # PostgreSQL does not take a deferrable key as replica identity and then refuses UPDATE
-        # and DELETE on a published table.
-        yield Complaint(name, "has a deferrable primary key",
+    if table.address is None:
+        yield Complaint(name, _without_address(table),
                         f"ALTER TABLE {name} REPLICA IDENTITY FULL, or exclude it")  # fmt: skip
-    if table.replica_identity not in ("d", "f"):
-        named = {"n": "NOTHING", "i": "USING INDEX"}.get(table.replica_identity, "unknown")
-        yield Complaint(name, f"has REPLICA IDENTITY {named}",
-                        f"ALTER TABLE {name} REPLICA IDENTITY DEFAULT, or exclude it")  # fmt: skip
     folded: dict[str, str] = {}
     for column in table.columns:
         twin = folded.setdefault(column.name.lower(), column.name)
@@ -278,3 +298,16 @@ def _faults(table: Table) -> Iterable[Complaint]:
             yield Complaint(name, f"has columns that differ only by case, {twin} and "
                             f"{column.name}, which Debezium refuses",
                             "rename one, or exclude it")  # fmt: skip
+
+
+def _without_address(table: Table) -> str:
+    """Say why nothing tells which row an UPDATE or DELETE of this table meant.
+
+    PostgreSQL then refuses both on the primary once the table is published.
+    """
+    match table.replica_identity:
+        case "n":
+            return "has REPLICA IDENTITY NOTHING"
+        case "i":
+            return "has REPLICA IDENTITY USING INDEX of an index that is gone"
+    return "has a deferrable primary key" if table.key else "has no primary key"

@@ -26,6 +26,7 @@ def table(name: str = "t", *columns: Column) -> Table:
         parent=None,
         key=("id",),
         key_immediate=True,
+        index=(),
         columns=columns or (column("id"),),
     )
 

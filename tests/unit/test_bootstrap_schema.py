@@ -107,6 +107,7 @@ def _table(
         parent=None,
         key=key,
         key_immediate=True,
+        index=(),
         columns=tuple(
             Column(n, t, not_null=False, identity="", generated=g) for n, t, g in columns
         ),
@@ -130,7 +131,7 @@ def _table(
         ),
         (
             _table(("id", "integer", ""), ("b", "text", ""), key=("b",)),
-            ["its primary key is ('b',), not ('id',)"],
+            ["its rows are known by the key (b), not by the key (id)"],
         ),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from itertools import count
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc import changes
-from cdc.changes import KeyChange, TableChanges, Truncate, Unmergeable
+from cdc.changes import KeyChange, RowCounts, TableChanges, Truncate, Unmergeable
 from cdc.events import UNCHANGED, Change, Row
 from cdc.names import TableName
 
@@ -168,3 +169,51 @@ def test_contradicting_events_are_not_merged(events: list[Change]) -> None:
     """Events of a key that cannot follow each other are left to the row-by-row path."""
     with pytest.raises(Unmergeable):
         changes.plan(events, KEYS)
+
+
+ROWS: list[Row] = [
+    {"v": "1", "w": "a"},
+    {"v": "1", "w": None},
+    {"v": None, "w": None},
+    {"v": "", "w": "a"},
+]
+
+
+def bag(rows: list[Row]) -> Counter[object]:
+    return Counter((row["v"], row["w"]) for row in rows)
+
+
+@given(st.data())
+def test_rows_without_a_key_are_counted(data: st.DataObject) -> None:
+    """Of equal rows the right number is left, however they were inserted, changed and deleted."""
+    rows: list[Row] = data.draw(st.lists(st.sampled_from(ROWS), max_size=6))
+    initial, script = bag(rows), list[Change]()
+    for lsn in range(data.draw(st.integers(1, 20))):
+        op = data.draw(st.sampled_from("cudk" if rows else "c"))
+        new = data.draw(st.sampled_from(ROWS))
+        old = rows.pop(data.draw(st.integers(0, len(rows) - 1))) if op != "c" else None
+        if op != "d":
+            rows.append(new)
+        kept = {c: UNCHANGED if old and old[c] == v else v for c, v in new.items()}
+        if op == "k":  # as Debezium sends the change of a deferrable key
+            script += [change("d", before=old, lsn=lsn), change("c", after=kept, lsn=lsn)]
+        else:
+            script.append(change(op, before=old, after=kept if op == "u" else None, lsn=lsn))
+            if op == "c":
+                script[-1] = change("c", after=new, lsn=lsn)
+
+    found = changes.plan(script, {A: ()})
+
+    for step in found:
+        assert isinstance(step, RowCounts)
+        assert ("v", "w") == step.columns
+        assert step.deletes <= initial
+        initial.subtract(step.deletes)
+        initial.update(step.inserts)
+    assert +bag(rows) == +initial
+
+
+def test_a_row_without_a_key_needs_all_its_values() -> None:
+    """A value that neither image brings is never made up."""
+    with pytest.raises(Unmergeable):
+        changes.plan([change("c", after={"v": UNCHANGED})], {A: ()})

@@ -22,7 +22,7 @@ def table(name: str, **other: Any) -> Table:
     given: dict[str, Any] = {
         "oid": 1, "name": TableName(*name.split(".")), "kind": "r", "persistence": "p",
         "replica_identity": "d", "row_security": False, "parent": None, "key": ("id",),
-        "key_immediate": True, "columns": (column(),),
+        "key_immediate": True, "index": (), "columns": (column(),),
     }  # fmt: skip
     return Table(**{**given, **other})
 
@@ -119,10 +119,9 @@ def test_a_partition_of_a_replicated_table_cannot_be_excluded() -> None:
     ("fault", "says"),
     [
         ({"key": ()}, "no primary key"),
-        ({"key": (), "replica_identity": "f"}, "no primary key"),
         ({"key_immediate": False}, "deferrable primary key"),
         ({"replica_identity": "n"}, "REPLICA IDENTITY NOTHING"),
-        ({"replica_identity": "i"}, "REPLICA IDENTITY USING INDEX"),
+        ({"replica_identity": "i"}, "USING INDEX of an index that is gone"),
         ({"columns": (column("id"), column("Ab"), column("aB"))}, "differ only by case, Ab and aB"),
     ],
 )
@@ -147,10 +146,22 @@ def test_tables_that_read_alike_with_their_schema_are_refused() -> None:
     assert [] == list(tables.select(config("a.*"), twins).refused)
 
 
-def test_a_deferrable_key_with_full_identity_is_carried() -> None:
-    """With REPLICA IDENTITY FULL the primary logs whole old rows, whatever its key is."""
-    good = table("app.t", key_immediate=False, replica_identity="f")
+@pytest.mark.parametrize(
+    ("what", "address"),
+    [
+        ({}, ("id",)),
+        ({"replica_identity": "f"}, ("id",)),
+        ({"replica_identity": "f", "key_immediate": False}, ()),
+        ({"replica_identity": "f", "key": ()}, ()),
+        ({"replica_identity": "i", "index": ("a", "b")}, ("a", "b")),
+        ({"replica_identity": "i", "index": ("a",), "key": (), "key_immediate": False}, ("a",)),
+    ],
+)
+def test_what_addresses_a_row(what: dict[str, Any], address: tuple[str, ...]) -> None:
+    """The replica identity decides: the index it names, the key, or the whole old row."""
+    good = table("app.t", **what)
 
+    assert address == good.address
     assert () == tables.select(config("app.*"), (good,)).refused
 
 

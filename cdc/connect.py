@@ -39,10 +39,10 @@ class Connect:
         parts = urlsplit(self._url)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
-    def plugins(self) -> set[str]:
-        """Return the class names of the plugins this worker has."""
+    def plugins(self) -> dict[str, str | None]:
+        """Return the class names and versions of the plugins this worker has."""
         found = self._json("GET", "/connector-plugins?connectorsOnly=false")
-        return {plugin["class"] for plugin in found}
+        return {plugin["class"]: plugin.get("version") for plugin in found}
 
     def validate(self, config: Mapping[str, str]) -> list[dict[str, Any]]:
         """Return what Connect makes of `config`: per key its definition, value and errors."""

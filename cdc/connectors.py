@@ -24,6 +24,9 @@ SHIPPED = "connectors/postgres.json"
 #: What the capture plugin's jar is called here and in an installation.
 JAR = "connectors/exact/target/cdc-exact.jar"
 
+#: The version of that jar (connectors/exact/pom.xml); an older one writes other records.
+PLUGIN = "0.2.0"
+
 MASK = "********"
 
 #: Nothing lost and every value exact rests on these: no option may change them.
@@ -36,7 +39,7 @@ FIXED = frozenset({
     "transforms", "transforms.stream.type", "transforms.stream.regex",
     "transforms.stream.replacement", "key.converter", "key.converter.schemas.enable",
     "key.converter.replace.null.with.default", "value.converter", "value.converter.schemas.enable",
-    "value.converter.replace.null.with.default", "producer.override.acks",
+    "value.converter.replace.null.with.default", "header.converter", "producer.override.acks",
     "producer.override.enable.idempotence",
 })  # fmt: skip
 

@@ -17,6 +17,9 @@ import msgspec
 from cdc.errors import MalformedRecord
 from cdc.names import TableName
 
+#: The header in which the capture plugin names, at each BEGIN, the END before it.
+LINK = "cdc.previous"
+
 HEARTBEAT_PREFIX = "cdc.heartbeat"
 BARRIER_PREFIX = "cdc.barrier"
 
@@ -38,19 +41,29 @@ Row = dict[str, Value]
 
 # Structs rather than dataclasses: one is made per row, and msgspec makes them several times faster.
 class Record(msgspec.Struct, frozen=True):
-    """A record as it lies in the topic; `offset` is its own, the next to read is one more."""
+    """A record as it lies in the topic; `offset` is its own, the next to read is one more.
+
+    `link` is what its header LINK says, where it is a boundary.
+    """
 
     topic: str
     partition: int
     offset: int
     leader_epoch: int | None
     value: bytes | None
+    link: bytes | None = None
 
 
 class Begin(msgspec.Struct, frozen=True):
-    """The start of a source transaction."""
+    """The start of a source transaction, whose first record in the log stands at `lsn`.
+
+    `previous` is the END LSN of the transaction captured before; None from a connector that knows
+    of none.
+    """
 
     txid: int
+    lsn: int
+    previous: int | None
     offset: int
 
 
@@ -73,8 +86,7 @@ class End(msgspec.Struct, frozen=True):
 class Change(msgspec.Struct, frozen=True):
     """One row inserted, updated, deleted, or a table truncated.
 
-    `previous` is the end LSN of the transaction captured before (Debezium's `source.sequence[0]`),
-    `order` the event's number within its transaction, from 1, `size` the record's bytes.
+    `order` is the event's number within its transaction, from 1, `size` the record's bytes.
     """
 
     op: Literal["c", "u", "d", "t"]
@@ -83,7 +95,6 @@ class Change(msgspec.Struct, frozen=True):
     after: Row | None
     txid: int
     lsn: int
-    previous: int | None
     order: int
     offset: int
     size: int
@@ -96,7 +107,6 @@ class Message(msgspec.Struct, frozen=True):
     content: bytes
     txid: int | None
     lsn: int
-    previous: int | None
     order: int | None
     offset: int
 
@@ -115,7 +125,6 @@ class _Source(msgspec.Struct):
     table: str = ""
     txId: int | None = None  # noqa: N815 -- Debezium's field name
     lsn: int | None = None
-    sequence: str | None = None
 
 
 class _Block(msgspec.Struct):
@@ -149,10 +158,14 @@ class _Wire(msgspec.Struct):
 
 
 _wire = msgspec.json.Decoder(_Wire)
-_sequence = msgspec.json.Decoder(tuple[str | None, str | None])
 
 #: Debezium counts logical messages under a Java object's name that differs each time.
 _MESSAGE_COLLECTION = "LogicalDecodingMessageId@"
+
+
+def is_boundary(value: bytes | None) -> bool:
+    """Tell a BEGIN or END without decoding it: Debezium writes `status` first."""
+    return value is not None and value.startswith(b'{"status"')
 
 
 def decode(record: Record) -> Event:
@@ -176,7 +189,6 @@ def _row_or_message(wire: _Wire, record: Record) -> Event:
     source = wire.source
     if source is None or source.lsn is None:
         raise ValueError("it has no source.lsn" if wire.op != "r" else _SNAPSHOT)
-    previous = _previous(source.sequence)
     order = wire.transaction.total_order if wire.transaction else None
     if wire.op == "m":
         if wire.message is None:
@@ -186,7 +198,6 @@ def _row_or_message(wire: _Wire, record: Record) -> Event:
             _content(wire.message.content),
             source.txId,
             source.lsn,
-            previous,
             order,
             record.offset,
         )
@@ -208,7 +219,6 @@ def _row_or_message(wire: _Wire, record: Record) -> Event:
         _unmark(wire.after) if marked else wire.after,  # type: ignore[arg-type]  # dict is invariant
         source.txId,
         source.lsn,
-        previous,
         order,
         record.offset,
         len(record.value or b""),
@@ -223,7 +233,7 @@ _SNAPSHOT = (
 def _boundary(wire: _Wire, record: Record) -> Begin | End:
     txid, _, lsn = (wire.id or "").partition(":")
     if wire.status == "BEGIN":
-        return Begin(int(txid), record.offset)
+        return Begin(int(txid), int(lsn), _previous(record.link), record.offset)
     if wire.status != "END":
         raise ValueError(f"unknown transaction status {wire.status!r}")
     if wire.event_count is None or wire.ts_ms is None:
@@ -244,11 +254,12 @@ def _boundary(wire: _Wire, record: Record) -> Begin | End:
     )
 
 
-def _previous(sequence: str | None) -> int | None:
-    if sequence is None:
-        raise ValueError("it has no source.sequence")
-    first = _sequence.decode(sequence)[0]
-    return None if first is None else int(first)
+def _previous(link: bytes | None) -> int | None:
+    if link is None:
+        return None
+    if not link.isdigit():
+        raise ValueError(f"its header {LINK} is no place in the log: {link[:20]!r}")
+    return int(link)
 
 
 def _content(text: str) -> bytes:

@@ -1,13 +1,13 @@
 """The loss ledger: nothing missing, nothing twice, nothing torn.
 
-Debezium frames every source transaction with BEGIN and END, numbers its events, counts them in END,
-and gives each event the END LSN of the transaction captured before (`previous`). Each transaction
-is therefore a link of a chain, and the ledger follows it event by event:
+Debezium frames every source transaction with BEGIN and END, numbers its events and counts them in
+END; the capture plugin names at each BEGIN the END before it (`previous`). Each transaction is
+therefore a link of a chain, and the ledger follows it event by event:
 
-- *Duplicate?* is decided at the first event: its `previous` lies before the last applied END.
+- *Duplicate?* is decided at BEGIN: its `previous` lies before the last applied END.
   A duplicate must end at a commit this replica has applied.
-- *Counts*: events are numbered 1..n without a gap and END's totals agree, per table too.
 - *Chain*: a new transaction's `previous` is the END of the one before it.
+- *Counts*: events are numbered 1..n without a gap and END's totals agree, per table too.
 
 What cannot be accounted for raises BrokenStream before anything of it is committed.
 Sources of the rules: docs/decisions.md ("The ledger").
@@ -27,7 +27,6 @@ from cdc.position import RING
 
 
 class Verdict(enum.Enum):
-    UNDECIDED = "no event seen yet"
     NEW = "the next link of the chain"
     FIRST = "the first since the bootstrap: whether the snapshot holds it is known at its END"
     DUPLICATE = "applied before"
@@ -39,8 +38,8 @@ class Open:
 
     txid: int
     offset: int
-    verdict: Verdict = Verdict.UNDECIDED
-    previous: int | None = None
+    verdict: Verdict
+    previous: int | None
     total: int = 0
     counts: Counter[str] = dataclasses.field(default_factory=Counter)
 
@@ -93,7 +92,6 @@ class Ledger:
         self.applied = applied
         self.ring: deque[tuple[int, int]] = deque(ring, RING)
         self._open: dict[int, Open] = {}
-        self._alias: int | None = None
 
     def undecided(self, txid: int) -> bool:
         """Tell whether only the END of `txid` decides if the bootstrap's snapshot holds it."""
@@ -118,14 +116,15 @@ class Ledger:
                 return None
 
     def _begin(self, event: Begin) -> Step:
-        again = self._open.get(event.txid)
-        self._open[event.txid] = Open(event.txid, event.offset)
-        if again is not None and again.verdict in (Verdict.NEW, Verdict.FIRST):
+        again = self._open.pop(event.txid, None)
+        verdict = self._verdict(event)
+        self._open[event.txid] = Open(event.txid, event.offset, verdict, event.previous)
+        if again is not None and again.verdict is not Verdict.DUPLICATE:
             return Restart(event.txid, event.offset)
         return None
 
     def _change(self, event: Change) -> Step:
-        opened = self._count(event.txid, event.previous, event.order, event.offset, event.lsn)
+        opened = self._count(event.txid, event.order, event.offset, event.lsn)
         if opened is None or opened.verdict is Verdict.DUPLICATE:
             return None
         opened.counts[f"{event.table.schema}.{event.table.name}"] += 1
@@ -133,16 +132,11 @@ class Ledger:
 
     def _message(self, event: Message) -> Step:
         if event.txid is None:
-            # It takes the place of the last END in the next event's `previous` (measured), and no
-            # record names the END before it: see docs/decisions.md, "What the chain cannot see".
-            self._alias = event.lsn
             return event
-        opened = self._count(event.txid, event.previous, event.order, event.offset, event.lsn)
+        opened = self._count(event.txid, event.order, event.offset, event.lsn)
         return event if opened is not None and opened.verdict is not Verdict.DUPLICATE else None
 
-    def _count(
-        self, txid: int, previous: int | None, order: int | None, offset: int, lsn: int
-    ) -> Open | None:
+    def _count(self, txid: int, order: int | None, offset: int, lsn: int) -> Open | None:
         opened = self._open.get(txid)
         if opened is None:
             if any(txid == applied for applied, _ in self.ring):
@@ -153,8 +147,6 @@ class Ledger:
                 offset=offset,
                 lsn=lsn,
             )
-        if opened.verdict is Verdict.UNDECIDED:
-            opened.verdict = self._verdict(opened, previous, lsn)
         if opened.verdict is Verdict.DUPLICATE:
             return opened
         opened.total += 1
@@ -168,19 +160,19 @@ class Ledger:
             )
         return opened
 
-    def _verdict(self, opened: Open, previous: int | None, lsn: int) -> Verdict:
-        opened.previous = previous
+    def _verdict(self, event: Begin) -> Verdict:
+        previous = event.previous
         if previous is None:
             # A connector that has stored no offset yet begins at its slot each time it starts.
-            if lsn <= self.applied:
+            if event.lsn <= self.applied:
                 return Verdict.DUPLICATE
             raise _broken(
                 "the connector started without knowing what it sent before (its offsets were "
-                "deleted, or the replication slot was made anew), so what was committed in between "
-                "may be missing",
-                txid=opened.txid,
-                offset=opened.offset,
-                lsn=lsn,
+                "deleted, the replication slot was made anew, or it is not the shipped one), so "
+                "what was committed in between may be missing",
+                txid=event.txid,
+                offset=event.offset,
+                lsn=event.lsn,
             )
         others = self._accepted()
         if not self.ring and previous <= self.applied and not others:
@@ -188,14 +180,14 @@ class Ledger:
         # What commits before a transaction that is open was applied, or is in the snapshot.
         if previous < min([self.applied, *(t.previous or 0 for t in others)]):
             return Verdict.DUPLICATE
-        if previous in (self.applied, self._alias) and not others:
+        if previous == self.applied and not others:
             return Verdict.NEW
         raise _broken(
-            f"transactions are missing: transaction {opened.txid} follows the commit that ends at "
+            f"transactions are missing: transaction {event.txid} follows the commit that ends at "
             f"{lsns.show(previous)}, but the last one in the topic ends at {lsns.show(self.applied)}",
-            txid=opened.txid,
-            offset=opened.offset,
-            lsn=lsn,
+            txid=event.txid,
+            offset=event.offset,
+            lsn=event.lsn,
         )
 
     def _end(self, event: End) -> Step:
@@ -209,8 +201,6 @@ class Ledger:
                 offset=event.offset,
                 lsn=event.lsn,
             )
-        if opened.verdict is Verdict.UNDECIDED:
-            opened.verdict = self._empty(event)
         if opened.verdict is Verdict.DUPLICATE:
             self._known_duplicate(event)
             return None
@@ -236,28 +226,12 @@ class Ledger:
                 lsn=event.lsn,
             )
         self.applied = event.lsn
-        self._alias = None
         self.ring.append((event.txid, event.lsn))
         return Commit(event, contained=False)
 
-    def _empty(self, event: End) -> Verdict:
-        """Judge a transaction without events: it touched only tables that are not captured."""
-        if event.total:
-            return Verdict.NEW  # its events are missing; the counts will say so
-        if event.lsn > self.applied:
-            if self._accepted():
-                raise _broken(
-                    f"transaction {event.txid} ends inside another one",
-                    txid=event.txid,
-                    offset=event.offset,
-                    lsn=event.lsn,
-                )
-            return Verdict.NEW
-        return Verdict.DUPLICATE if self.ring or self._accepted() else Verdict.FIRST
-
     def _accepted(self) -> list[Open]:
         """Return the open transactions whose rows count; in sound order there is at most one."""
-        return [t for t in self._open.values() if t.verdict in (Verdict.NEW, Verdict.FIRST)]
+        return [t for t in self._open.values() if t.verdict is not Verdict.DUPLICATE]
 
     def _known_duplicate(self, event: End) -> None:
         if event.lsn > self.applied:

@@ -53,7 +53,7 @@ class Lookahead:
             if self.stop.is_set():
                 raise Fenced("stopped")
             # Without decoding rows: Debezium writes `status` first.
-            if record.value is not None and record.value.startswith(b'{"status"'):
+            if events.is_boundary(record.value):
                 yield events.decode(record)
         if self.stop.is_set():
             raise Fenced("stopped")

@@ -13,7 +13,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from cdc import topic
+from cdc import events, topic
 from cdc.config import Config
 from cdc.errors import CdcError, PositionLost, Unreachable
 from cdc.events import Record
@@ -264,14 +264,21 @@ class Source:
 
 def record(message: Message, topic_name: str) -> Record:
     """Return what the client gave, in our words; `message` carries no error."""
-    epoch = message.leader_epoch()
+    epoch, value = message.leader_epoch(), message.value()
     return Record(
         topic_name,
         PARTITION,
         message.offset() or 0,
         None if epoch is None or epoch < 0 else epoch,
-        message.value(),
+        value,
+        # Asked for at boundaries only: for rows the list of headers would cost more than the rest.
+        _link(message) if events.is_boundary(value) else None,
     )
+
+
+def _link(message: Message) -> bytes | None:
+    found = dict(message.headers() or ()).get(events.LINK)
+    return found if isinstance(found, bytes) else None
 
 
 def _fixed(config: Config, group: str) -> dict[str, Any]:

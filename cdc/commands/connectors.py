@@ -155,10 +155,16 @@ def _compare(connect: Connect, wanted: Definition) -> tuple[Change, ...] | None:
 
     Raises ConnectRefused with every key that Connect refuses, NotReady without the plugin.
     """
-    kind = wanted.config["connector.class"]
-    if kind not in connect.plugins():
+    kind, plugins = wanted.config["connector.class"], connect.plugins()
+    if plugins.get(kind) != definitions.PLUGIN:
         raise NotReady(
-            f"the Connect worker at {connect.shown} does not have the capture plugin {kind}",
+            f"the Connect worker at {connect.shown} "
+            + (
+                f"has version {plugins[kind]} of the capture plugin {kind}, this program needs "
+                f"{definitions.PLUGIN}"
+                if kind in plugins
+                else f"does not have the capture plugin {kind}"
+            ),
             safe="nothing was changed",
             next="write its jar with `cdc connectors plugin`, put it into the folder of Debezium's "
             "PostgreSQL connector (in plugin.path) on every worker and restart them",

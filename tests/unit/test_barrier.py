@@ -42,6 +42,9 @@ class Received:
     def leader_epoch(self) -> int:
         return 3
 
+    def headers(self) -> None:
+        return None
+
 
 class Consumer:
     """A consumer whose topic holds `values`, read one at a time."""

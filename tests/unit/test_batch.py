@@ -18,7 +18,7 @@ T, NEW = TableName("s", "t"), TableName("s", "new")
 
 
 def row(txid: int = 1, table: TableName = T) -> Apply:
-    return Apply(Change("c", table, None, {"id": "1"}, txid, 0, 0, 1, 0, 100))
+    return Apply(Change("c", table, None, {"id": "1"}, txid, 0, 1, 0, 100))
 
 
 def commit(txid: int = 1, lsn: int = 500, *, contained: bool = False) -> Commit:
@@ -81,7 +81,7 @@ def test_a_restart_after_pieces_were_written_tears() -> None:
 def test_a_piece_keeps_back_what_may_belong_to_the_next_event(op: Literal["d", "t"]) -> None:
     """A delete may be half of a key change, a truncate one of several: it leaves with what follows."""
     collected = buffer(rows=2, t=COPIED)
-    last = Change(op, T, {"id": "1"}, None, 1, 7, 0, 2, 0, 100)
+    last = Change(op, T, {"id": "1"}, None, 1, 7, 2, 0, 100)
     collected.add(row())
     collected.add(Apply(last))
 

@@ -32,7 +32,7 @@ class Script:
 def change(
     op: str, table: TableName = A, before: Row | None = None, after: Row | None = None, lsn: int = 0
 ) -> Change:
-    return Change(op, table, before, after, 1, lsn, 0, 1, 0, 10)  # type: ignore[arg-type]  # op is one of the four
+    return Change(op, table, before, after, 1, lsn, 1, 0, 10)  # type: ignore[arg-type]  # op is one of the four
 
 
 @st.composite

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -36,6 +38,13 @@ def definition(name: str, default: str | None = None, kind: str = "STRING") -> d
         "definition": {"name": name, "default_value": default, "type": kind},
         "value": {"name": name, "value": None, "errors": []},
     }
+
+
+def test_the_plugin_that_is_needed_is_the_one_that_is_built() -> None:
+    """`connectors apply` asks for the version that the jar of this release says it has."""
+    pom = ET.parse(Path(__file__).parents[2] / "connectors/exact/pom.xml")
+
+    assert connectors.PLUGIN == pom.findtext("{*}version")
 
 
 def test_names_and_places_are_filled_in() -> None:

@@ -22,9 +22,9 @@ VALUES = st.one_of(st.none(), st.just(UNCHANGED), MARKED)
 ROWS = st.dictionaries(TEXTS.filter(bool), VALUES, min_size=1, max_size=6)
 
 
-def record(content: Any) -> Record:
+def record(content: Any, link: bytes | None = None) -> Record:
     value = content if isinstance(content, bytes | None) else json.dumps(content).encode()
-    return Record("cdc.app", 0, 7, None, value)
+    return Record("cdc.app", 0, 7, None, value, link)
 
 
 def row_event(op: str = "u", **other: Any) -> dict[str, Any]:
@@ -64,9 +64,9 @@ def test_any_row_comes_back_as_it_was(
 
 
 def test_a_row_event_says_where_it_stands() -> None:
-    """A row event carries table, transaction, order and the commit before it."""
+    """A row event carries table, transaction, order and its place in the log."""
     assert events.decode(record(row_event())) == Change(
-        "u", TableName("s", "t"), {"id": "1"}, {"id": "1", "v": None}, 5, 200, 100, 3, 7,
+        "u", TableName("s", "t"), {"id": "1"}, {"id": "1", "v": None}, 5, 200, 3, 7,
         len(json.dumps(row_event())),
     )  # fmt: skip
 
@@ -82,19 +82,20 @@ def test_boundaries() -> None:
         ],
     }  # fmt: skip
 
-    assert events.decode(record(begin)) == Begin(5, 7)
+    assert events.decode(record(begin)) == Begin(5, 190, None, 7)
+    assert events.decode(record(begin, b"180")) == Begin(5, 190, 180, 7)
     assert events.decode(record(end)) == End(5, 300, 4, {"s.t": 3}, 1700, 7, None)
 
 
 def test_messages_and_heartbeats() -> None:
     """A logical message gives its content; a tombstone or Debezium's heartbeat says nothing."""
-    source = {"schema": "", "table": "", "lsn": 9, "sequence": "[null,null]"}
+    source = {"schema": "", "table": "", "lsn": 9}
     message = row_event(
         "m", before=..., after=..., source=source, transaction=None,
         message={"prefix": "p", "content": "aGk="},
     )  # fmt: skip
 
-    assert events.decode(record(message)) == Message("p", b"hi", None, 9, None, None, 7)
+    assert events.decode(record(message)) == Message("p", b"hi", None, 9, None, 7)
     assert events.decode(record(None)) == Heartbeat(7)
     assert events.decode(record({"ts_ms": 1})) == Heartbeat(7)
 
@@ -108,10 +109,9 @@ def test_messages_and_heartbeats() -> None:
         row_event("x"), row_event("r"), row_event("u", after=None), row_event("d", before=None),
         row_event(source=...), row_event(transaction=None), row_event(after={"id": 1}),
         row_event(after={"id": ["1"]}), row_event(after={"id": "\x01x"}),
-        row_event(source={"schema": "s", "table": "t", "lsn": 1, "sequence": '["1","2"]'}),
-        row_event(source={"schema": "s", "table": "t", "lsn": 1, "txId": 1}),
-        row_event(source={"schema": "s", "table": "t", "lsn": 1, "txId": 1, "sequence": "x"}),
-        row_event(source={"schema": "s", "lsn": 1, "txId": 1, "sequence": '["1","2"]'}),
+        row_event(source={"schema": "s", "table": "t", "lsn": 1}),
+        row_event(source={"schema": "s", "table": "t", "txId": 1}),
+        row_event(source={"schema": "s", "lsn": 1, "txId": 1}),
         row_event("m", message={"prefix": "p", "content": "not base64"}), row_event("m"),
     ],
 )  # fmt: skip
@@ -121,6 +121,13 @@ def test_what_is_not_an_event_is_refused(content: object) -> None:
         events.decode(record(content))
 
     assert refused.value.place.offset == 7
+
+
+@pytest.mark.parametrize("link", [b"", b"x", b"-5", b" 5", b"1_0", "\u0665".encode(), b"5.0"])
+def test_a_link_that_is_no_place_is_refused(link: bytes) -> None:
+    """A BEGIN whose header is not an LSN in digits is no BEGIN of the plugin's."""
+    with pytest.raises(MalformedRecord):
+        events.decode(record({"status": "BEGIN", "id": "5:190", "ts_ms": 1}, link))
 
 
 @given(st.binary(max_size=60))

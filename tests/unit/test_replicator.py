@@ -58,7 +58,7 @@ def heartbeat(previous: int, system: str, timeline: int) -> list[Record]:
     begin: dict[str, Any] = {"status": "BEGIN", "id": "8:900"}
     message = {
         "op": "m",
-        "source": {"txId": 8, "lsn": previous + 10, "sequence": json.dumps([str(previous), "0"])},
+        "source": {"txId": 8, "lsn": previous + 10},
         "transaction": {"total_order": 1},
         "message": {
             "prefix": "cdc.heartbeat",
@@ -66,7 +66,7 @@ def heartbeat(previous: int, system: str, timeline: int) -> list[Record]:
         },
     }
     return [
-        Record("cdc.app", 0, offset, None, json.dumps(value).encode())
+        Record("cdc.app", 0, offset, None, json.dumps(value).encode(), b"%d" % previous)
         for offset, value in enumerate((begin, message), 5)
     ]
 
@@ -113,7 +113,7 @@ def large(turn: Turn, txid: int) -> None:
     """Let a transaction be open on a table whose copy may hold it."""
     name = TableName("s", "t")
     turn.buffer.coverage = {name: Coverage("copied", APPLIED + 500)}
-    turn.buffer.open.append(Change("c", name, None, {"id": "1"}, txid, 0, APPLIED, 1, 6, 10))
+    turn.buffer.open.append(Change("c", name, None, {"id": "1"}, txid, 0, 1, 6, 10))
 
 
 def test_the_end_of_a_large_transaction_is_looked_up_once() -> None:

@@ -13,12 +13,21 @@ final class CommitOffset {
     private CommitOffset() {
     }
 
+    /** Is this record Debezium's marker for the start of a transaction? */
+    static boolean beginsTransaction(SourceRecord record) {
+        return isMarker(record, "BEGIN");
+    }
+
     /** Is this record Debezium's marker for the end of a transaction? */
     static boolean endsTransaction(SourceRecord record) {
+        return isMarker(record, "END");
+    }
+
+    private static boolean isMarker(SourceRecord record, String status) {
         return record.value() instanceof Struct value
                 && value.schema().field("status") != null
                 && value.schema().field("event_count") != null
-                && "END".equals(value.getString("status"));
+                && status.equals(value.getString("status"));
     }
 
     /**

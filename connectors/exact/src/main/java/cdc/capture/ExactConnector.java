@@ -18,6 +18,12 @@ import org.apache.kafka.connect.source.ExactlyOnceSupport;
  */
 public final class ExactConnector extends PostgresConnector {
 
+    /** The plugin's own version, by which `cdc connectors apply` knows an old jar. */
+    @Override
+    public String version() {
+        return ExactConnector.class.getPackage().getImplementationVersion();
+    }
+
     @Override
     public Class<? extends Task> taskClass() {
         return ExactTask.class;

@@ -7,12 +7,14 @@ import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.config.ConfigException;
 import org.apache.kafka.connect.data.Struct;
 import org.apache.kafka.connect.errors.ConnectException;
+import org.apache.kafka.connect.header.Headers;
 import org.apache.kafka.connect.source.SourceRecord;
 import org.apache.kafka.connect.source.SourceTask;
 import org.apache.kafka.connect.source.SourceTaskContext;
 
 /**
- * Debezium's task, whose records carry the source offset of the last END instead of their own.
+ * Debezium's task, whose records carry the source offset of the last END instead of their own,
+ * and whose transactions name the one before (see {@link Chain}).
  *
  * <p>Connect then never stores a position inside a transaction. Debezium skips every row that
  * shares the stored LSN when it resumes there, and up to some hundred rows of one COPY do. The
@@ -24,6 +26,7 @@ import org.apache.kafka.connect.source.SourceTaskContext;
 public final class ExactTask extends SourceTask {
 
     private final SourceTask inner;
+    private final Chain chain;
     private Map<String, ?> boundary;
     private boolean loaded;
 
@@ -32,8 +35,13 @@ public final class ExactTask extends SourceTask {
         this(new ServerTextTask());
     }
 
-    ExactTask(SourceTask inner) {
+    private ExactTask(ServerTextTask inner) {
+        this(inner, new Chain(inner::stream));
+    }
+
+    ExactTask(SourceTask inner, Chain chain) {
         this.inner = inner;
+        this.chain = chain;
     }
 
     @Override
@@ -86,6 +94,7 @@ public final class ExactTask extends SourceTask {
 
     private SourceRecord atBoundary(SourceRecord record) {
         refuseSnapshot(record);
+        Headers headers = chain.link(record);
         if (!loaded) {
             boundary = stored(record.sourcePartition());
             loaded = true;
@@ -102,7 +111,7 @@ public final class ExactTask extends SourceTask {
         // begins where the slot does, as this run did.
         return new SourceRecord(record.sourcePartition(), boundary, record.topic(), record.kafkaPartition(),
                 record.keySchema(), record.key(), record.valueSchema(), record.value(), record.timestamp(),
-                record.headers());
+                headers);
     }
 
     private Map<String, ?> stored(Map<String, ?> partition) {

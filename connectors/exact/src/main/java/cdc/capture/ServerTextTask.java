@@ -23,6 +23,13 @@ import java.time.Duration;
  */
 final class ServerTextTask extends PostgresConnectorTask {
 
+    private volatile Whole stream;
+
+    /** The stream that is read now: Debezium opens another one, within this task, after an error. */
+    Whole stream() {
+        return stream;
+    }
+
     // The readings of these settings that Debezium does not deprecate are closed to other packages.
     @SuppressWarnings("deprecation")
     @Override
@@ -31,7 +38,7 @@ final class ServerTextTask extends PostgresConnectorTask {
         SessionSettings.require(config);
         // As Debezium's own method, but for the type registry.
         Configuration settings = config.getConfig();
-        return Whole.transactions(ReplicationConnection.builder(config)
+        stream = new Whole(ReplicationConnection.builder(config)
                 .withSlot(config.slotName())
                 .withPublication(config.publicationName())
                 .withTableFilter(config.getTableFilters())
@@ -47,6 +54,7 @@ final class ServerTextTask extends PostgresConnectorTask {
                 .withSchema(schema)
                 .jdbcMetadataConnection(connection)
                 .build());
+        return stream.connection();
     }
 
     /**

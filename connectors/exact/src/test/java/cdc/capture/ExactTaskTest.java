@@ -1,21 +1,28 @@
 package cdc.capture;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import io.debezium.connector.postgresql.connection.Lsn;
+import io.debezium.connector.postgresql.connection.ReplicationConnection;
+import io.debezium.connector.postgresql.connection.WalPositionLocator;
 import java.lang.reflect.Proxy;
 import java.util.ArrayDeque;
 import java.util.Deque;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.function.Supplier;
 import org.apache.kafka.common.config.ConfigException;
 import org.apache.kafka.connect.data.Schema;
 import org.apache.kafka.connect.data.SchemaBuilder;
 import org.apache.kafka.connect.data.Struct;
 import org.apache.kafka.connect.errors.ConnectException;
+import org.apache.kafka.connect.header.ConnectHeaders;
+import org.apache.kafka.connect.header.Header;
 import org.apache.kafka.connect.source.SourceRecord;
 import org.apache.kafka.connect.source.SourceTask;
 import org.apache.kafka.connect.source.SourceTaskContext;
@@ -27,21 +34,24 @@ class ExactTaskTest {
     private static final Map<String, ?> PARTITION = Map.of("server", "app");
     private static final Schema MARKER = SchemaBuilder.struct().field("status", Schema.STRING_SCHEMA)
             .field("id", Schema.STRING_SCHEMA).field("event_count", Schema.OPTIONAL_INT64_SCHEMA).build();
+    private static final Schema SOURCE = SchemaBuilder.struct().field("txId", Schema.OPTIONAL_INT64_SCHEMA).build();
+    private static final Schema MESSAGE = SchemaBuilder.struct().field("op", Schema.STRING_SCHEMA)
+            .field("source", SOURCE).build();
     private static final Schema ROW = SchemaBuilder.struct().field("op", Schema.STRING_SCHEMA).build();
 
     @Test
     void everythingBeforeTheFirstEndHasNoOffset() throws Exception {
-        assertEquals(List.of("none", "none", "none"), offsets(null, begin(), row(11), row(12)));
+        assertEquals(List.of("none", "none", "none"), offsets(null, begin(null), row(11), row(12)));
     }
 
     @Test
     void everythingBeforeTheFirstEndKeepsTheStoredOffset() throws Exception {
-        assertEquals(List.of("5", "5", "20"), offsets(at(5), begin(), row(11), end(20)));
+        assertEquals(List.of("5", "5", "20"), offsets(at(5), begin(null), row(11), end(20)));
     }
 
     @Test
     void rowsAfterAnEndCarryItsOffset() throws Exception {
-        assertEquals(List.of("20", "20", "20", "40"), offsets(null, end(20), begin(), row(30), end(40)));
+        assertEquals(List.of("20", "20", "20", "40"), offsets(null, end(20), begin(20L), row(30), end(40)));
     }
 
     @Test
@@ -60,7 +70,7 @@ class ExactTaskTest {
 
     @Test
     void anOffsetInsideATransactionStopsTheTask() {
-        assertThrows(ConnectException.class, () -> offsets(Map.of("lsn", 5L, "transaction_id", "7"), begin()));
+        assertThrows(ConnectException.class, () -> offsets(Map.of("lsn", 5L, "transaction_id", "7"), begin(null)));
     }
 
     @Test
@@ -92,17 +102,87 @@ class ExactTaskTest {
         assertTrue(refused.getMessage().contains("provide.transaction.metadata must be true, it is false"));
     }
 
-    private static SourceRecord record(Struct value, long lsn) {
-        Map<String, Object> offset = new HashMap<>(Map.of("lsn", lsn, "txId", 7L, "transaction_id", "7"));
+    @Test
+    void aTransactionNamesTheEndBeforeIt() throws Exception {
+        assertEquals(List.of("none", "20", "40"), links(whole(null), begin(null), end(20), begin(20L), end(40), begin(40L)));
+    }
+
+    @Test
+    void theFirstOneNamesWhereTheStreamBegan() throws Exception {
+        assertEquals(List.of("5"), links(whole(5L), begin(5L)));
+    }
+
+    @Test
+    void aMessageOutsideTransactionsIsNoLink() throws Exception {
+        assertEquals(List.of("20"), links(whole(null), end(20), message(30), begin(30L)));
+        assertEquals(List.of("5"), links(whole(5L), message(30), begin(30L)));
+    }
+
+    @Test
+    void aStreamOpenedAgainBeginsTheChainAnew() throws Exception {
+        Deque<Whole> streams = new ArrayDeque<>(List.of(whole(5L), whole(5L)));
+        Chain chain = new Chain(streams::peek);
+        link(chain, begin(5L));
+        link(chain, end(20));
+        streams.remove();
+
+        assertEquals("5", link(chain, begin(5L)));
+    }
+
+    @Test
+    void aTransactionThatDebeziumPassesOverStopsTheTask() throws Exception {
+        ConnectException refused = assertThrows(ConnectException.class, () -> links(whole(5L), end(20), begin(30L)));
+
+        assertTrue(refused.getMessage().contains("follows the commit at 30, the last one handed over ends at 20"));
+    }
+
+    @Test
+    void aTransactionKeepsItsOtherHeaders() throws Exception {
+        SourceRecord begin = begin(5L);
+        begin.headers().addString("other", "kept");
+        ConnectHeaders found = (ConnectHeaders) new Chain(always(whole(5L))).link(begin);
+
+        assertEquals("kept", found.lastWithName("other").value());
+        assertEquals(1, begin.headers().size());
+    }
+
+    @Test
+    void debeziumIsGivenNothingToSearch() throws Exception {
+        Deque<Object> given = new ArrayDeque<>();
+        ReplicationConnection inner = (ReplicationConnection) Proxy.newProxyInstance(Whole.class.getClassLoader(),
+                new Class<?>[] {ReplicationConnection.class}, (self, called, arguments) -> {
+                    given.add(arguments[1]);
+                    return null;
+                });
+        WalPositionLocator locator = new WalPositionLocator(Lsn.valueOf(5L), Lsn.valueOf(5L), null);
+        new Whole(inner).connection().startStreaming(Lsn.valueOf(5L), locator);
+
+        assertTrue(locator.searchingEnabled());
+        assertFalse(((WalPositionLocator) given.remove()).searchingEnabled());
+    }
+
+    private static SourceRecord record(Struct value, Map<String, ?> offset) {
         return new SourceRecord(PARTITION, offset, "cdc.app", value.schema(), value);
     }
 
-    private static SourceRecord begin() {
-        return record(new Struct(MARKER).put("status", "BEGIN").put("id", "7:10"), 10);
+    private static SourceRecord record(Struct value, long lsn) {
+        return record(value, new HashMap<>(Map.of("lsn", lsn, "txId", 7L, "transaction_id", "7")));
+    }
+
+    /** A BEGIN of which Debezium says that it follows the commit at {@code after}. */
+    private static SourceRecord begin(Long after) {
+        Map<String, Object> offset = new HashMap<>(Map.of("lsn", 10L));
+        offset.put("lsn_commit", after);
+        return record(new Struct(MARKER).put("status", "BEGIN").put("id", "7:10"), offset);
     }
 
     private static SourceRecord row(long lsn) {
         return record(new Struct(ROW).put("op", "c"), lsn);
+    }
+
+    private static SourceRecord message(long lsn) {
+        Struct value = new Struct(MESSAGE).put("op", "m").put("source", new Struct(SOURCE));
+        return record(value, Map.of("lsn", lsn, "lsn_commit", lsn));
     }
 
     private static SourceRecord end(long lsn) {
@@ -122,6 +202,39 @@ class ExactTaskTest {
             found.add(offset == null ? "none" : offset.get("lsn").toString());
         }
         return List.copyOf(found);
+    }
+
+    /** What each BEGIN among the records names as the END before it. */
+    private static List<String> links(Whole stream, SourceRecord... records) {
+        Chain chain = new Chain(always(stream));
+        Deque<String> found = new ArrayDeque<>();
+        for (SourceRecord record : records) {
+            String link = link(chain, record);
+            if (CommitOffset.beginsTransaction(record)) {
+                found.add(link);
+            }
+        }
+        return List.copyOf(found);
+    }
+
+    private static String link(Chain chain, SourceRecord record) {
+        Header link = chain.link(record).lastWithName(Chain.HEADER);
+        return link == null ? "none" : link.value().toString();
+    }
+
+    private static <T> Supplier<T> always(T value) {
+        return () -> value;
+    }
+
+    /** A stream that was started at an LSN, or wherever its slot is. */
+    private static Whole whole(Long from) throws Exception {
+        Whole stream = new Whole(answering(ReplicationConnection.class, "startStreaming", null));
+        if (from == null) {
+            stream.connection().startStreaming(new WalPositionLocator());
+        } else {
+            stream.connection().startStreaming(Lsn.valueOf(from), new WalPositionLocator());
+        }
+        return stream;
     }
 
     private static ExactTask task(Map<String, ?> stored, Deque<SourceRecord> records) {
@@ -145,7 +258,7 @@ class ExactTaskTest {
             public void stop() {
                 records.clear();
             }
-        });
+        }, new Chain(always(new Whole(null))));
         OffsetStorageReader reader = answering(OffsetStorageReader.class, "offset", stored);
         task.initialize(answering(SourceTaskContext.class, "offsetStorageReader", reader));
         return task;

@@ -10,8 +10,8 @@ worth it) → `changes` (net change per key) → `catalog` (the replica's tables
 → `guard` (is the connector still ours?) → `writing` (the lock, and a turn from a known place)
 → `lookahead` (further on in the log) → `replicator` (the loop) → `daemon` (what it tells) → `lag`.
 
-Beside the flow: `bootstrap` fills a replica (`planning`, `snapshot`, `clients`, `schema_load`, `filling`,
-`copying`, `finishing`), `connect` and `connectors` speak to Kafka Connect, `provision` prepares
+Beside the flow: `bootstrap` fills a replica (`planning`, `counterparts`, `snapshot`, `clients`,
+`schema_load`, `filling`, `copying`, `finishing`), `connect` and `connectors` speak to Kafka Connect, `provision` prepares
 primary, replicas and topic, `barrier` marks a point in the stream and `waiting` waits for one. `failpoint` names the
 instants at which tests kill the daemon.
 """

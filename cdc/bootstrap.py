@@ -22,9 +22,9 @@ from cdc import (
     barrier,
     clients,
     copying,
+    counterparts,
     filling,
     finishing,
-    planning,
     postgres,
     schema_load,
     snapshot,
@@ -104,8 +104,6 @@ class Bootstrap:
             self._primary, self._replica,
             None if self._plan.whole_schema else self._plan.owners,
         )  # fmt: skip
-        if self._config.replica(self._name).triggers == "disabled" and self._plan.fill:
-            finishing.quiet_triggers(self._replica, [t.name for t in self._plan.fill])
         filled = tuple(t.name for t in self._plan.fill)
         return Filled(
             lsn, filled, tuple(sorted(covered - set(filled))), done, time.monotonic() - started,
@@ -146,6 +144,8 @@ class Bootstrap:
                     begun = True
                     done = self._copy(taken, found, archive, entries, jobs)
                     self._finish_schema(archive, entries)
+                for table in found:  # partitions have got the triggers of their root by now
+                    self._quiet(self._replica, table.name)
                 return taken.lsn, done
         except BaseException:
             if not begun:
@@ -242,7 +242,7 @@ class Bootstrap:
         """Raise SchemaMismatch unless the replica's tables can take the rows and find them by key."""
         here = {t.name: t for t in tables.read(self._replica)}
         for table in found:
-            if differences := planning.differences(
+            if differences := counterparts.differences(
                 table, here.get(table.name), with_key=self._config.bootstrap.schema == "none"
             ):
                 raise SchemaMismatch(
@@ -274,6 +274,7 @@ class Bootstrap:
                 )
             with self._target() as conn:
                 conn.autocommit = True
+                self._quiet(conn, table.name)
                 conn.execute(sql.SQL("ANALYZE {}").format(table.name.sql))
                 filling.whole(conn, self._config.name, table, tally)
 
@@ -285,6 +286,10 @@ class Bootstrap:
         with CopyProgress(f"copying into {self._name}", sum(s for _t, s in sizes)) as progress:
             copying.copy(copying.pieces(sizes), sessions, whole, progress, self._stopping)
             return progress.done
+
+    def _quiet(self, conn: Connection, table: TableName) -> None:
+        fires = self._config.replica(self._name).triggers == "disabled"
+        finishing.quiet(conn, table, fires_triggers=fires)
 
     def _target(self) -> Connection:
         replica = self._config.replica(self._name)

@@ -17,7 +17,8 @@ from cdc.names import TableName, quoted
 #: What the Inspector does not tell: how rows are addressed, and what would alter our writing.
 _FACTS = sqlalchemy.text("""
 SELECT n.nspname, c.relname, c.relkind::text AS kind, c.relreplident::text AS identity,
-       row_security_active(c.oid) AS row_security,
+       row_security_active(c.oid) AS row_security, pg_has_role(c.relowner, 'USAGE') AS owned,
+       current_user::text AS role,
        ARRAY(SELECT t.tgname::text FROM pg_trigger t
               WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled::text = ANY (:firing)
               ORDER BY 1) AS triggers,
@@ -61,7 +62,8 @@ class Table:
     `columns` are all that are written, in order; generated ones are left out. `key` addresses a
     row; it is empty where only all values together do, and `lookup` then names columns of an index
     that leads to them, if there is one. `identity_always` are the columns that only OVERRIDING
-    SYSTEM VALUE may fill. `equality` names the operators of those columns of key and lookup whose
+    SYSTEM VALUE may fill. A table not `addressed` has neither key nor a replica identity that would do
+    without. `equality` names the operators of those columns of key and lookup whose
     index has not pg_catalog's `=` (citext, for one).
     """
 
@@ -72,6 +74,7 @@ class Table:
     lookup: tuple[str, ...] = ()
     equality: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
     obstacles: tuple[Obstacle, ...] = ()
+    addressed: bool = True
 
     @property
     def column_set(self) -> frozenset[str]:
@@ -140,15 +143,6 @@ def _table(name: TableName, described: Sequence[Any], fact: sqlalchemy.Row[Any])
     key = next((c for c, (primary, _, _) in zip(by_columns, usable, strict=True) if primary), ())
     index = next((c for c, (_, named, _) in zip(by_columns, usable, strict=True) if named), ())
     address = tables.address(fact.identity, key, index)
-    obstacles = _obstacles(name, fact)
-    if address is None:
-        obstacles.append(
-            Obstacle(
-                "has no primary key, so its rows have no address",
-                f"give it the key that it has on the primary; if it has none there: ALTER TABLE {name} "
-                "REPLICA IDENTITY FULL on both",
-            )
-        )
     return Table(
         name,
         tuple(column["name"] for column in written),
@@ -161,20 +155,22 @@ def _table(name: TableName, described: Sequence[Any], fact: sqlalchemy.Row[Any])
             for column, schema, operator in columns
             if schema != "pg_catalog"
         },
-        tuple(obstacles),
+        tuple(_obstacles(name, fact)),
+        addressed=address is not None,
     )
 
 
 def _obstacles(name: TableName, fact: sqlalchemy.Row[Any]) -> list[Obstacle]:
-    found = []
+    found = list[Obstacle]()
     if fact.kind != "r":
         found.append(Obstacle("is not an ordinary table", "make it one, as on the primary"))
     if fact.row_security:
+        # The owner is subject to it only where it is forced.
+        mended = f"ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY"
         found.append(
             Obstacle(
-                "has row security for the daemon's role: rows would be hidden from it",
-                f"ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY if the role owns it; else ALTER ROLE … "
-                f"BYPASSRLS, or ALTER TABLE {name} DISABLE ROW LEVEL SECURITY",
+                f"has row security that applies to {fact.role}: rows would be hidden",
+                mended if fact.owned else f"ALTER ROLE {quoted(fact.role)} BYPASSRLS",
             )
         )
     found += [

@@ -172,7 +172,33 @@ def _as_regclass(replica: Connection, name: TableName) -> str:
     return name.sql.as_string(replica)
 
 
-def quiet_triggers(replica: Connection, tables: Sequence[TableName]) -> None:
-    """Disable the users' triggers of tables that are applied to in an ordinary session."""
-    for name in tables:
-        replica.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(name.sql))
+#: Triggers and rules of a table that fire for what is written here: name, how, and kind.
+_FIRING = """
+SELECT tgname::text, tgenabled::text, 'TRIGGER' FROM pg_trigger
+ WHERE tgrelid = %(table)s::regclass AND NOT tgisinternal AND tgenabled::text = ANY (%(firing)s)
+UNION ALL
+SELECT rulename::text, ev_enabled::text, 'RULE' FROM pg_rewrite
+ WHERE ev_class = %(table)s::regclass AND ev_type <> '1' AND ev_enabled::text = ANY (%(firing)s)
+"""
+
+
+def quiet(replica: Connection, table: TableName, *, fires_triggers: bool) -> None:
+    """Keep a table's triggers and rules from acting on replicated rows, whose effects come with them.
+
+    Those that are ENABLE ALWAYS on the primary become ordinary ones, which fire for anybody else.
+    With `fires_triggers` the daemon is anybody else, so every one is disabled.
+    """
+    firing = ["O", "A"] if fires_triggers else ["A", "R"]
+    found = replica.execute(
+        _FIRING, {"table": table.sql.as_string(replica), "firing": firing}
+    ).fetchall()
+    for name, how, kind in found:
+        ordinary = how == "A" and not fires_triggers
+        replica.execute(
+            sql.SQL("ALTER TABLE {} {} {} {}").format(
+                table.sql,
+                sql.SQL("ENABLE" if ordinary else "DISABLE"),
+                sql.SQL(kind),
+                sql.Identifier(name),
+            )
+        )

@@ -9,8 +9,9 @@ from typing import Any
 
 import psycopg
 
-from cdc import barrier, filling, snapshot, tables, topic
+from cdc import barrier, counterparts, filling, snapshot, tables, topic
 from cdc.config import NOTHING_CHANGED, Config
+from cdc.counterparts import listed
 from cdc.errors import NotEmpty, NotReady, PositionLost, SchemaMismatch, UsageError
 from cdc.filling import Reached
 from cdc.names import TableName
@@ -97,12 +98,13 @@ def make(
     whole = config.bootstrap.schema == "all" and everything and not set(SECTIONS) <= done
     here = {t.name: t for t in tables.read(replica)}
     if config.bootstrap.schema == "none":
-        _there(fill, here, name)
+        counterparts.present(fill, here, name)
+    counterparts.unobstructed(config, name, fill)
     existing = {t.name for t in fill if t.name in here and here[t.name].kind == "r"}
     full = filling.with_rows(replica, existing - (set() if overwrite else set(recorded)))
     if full and not overwrite:
         raise NotEmpty(
-            f"these tables of the replica have rows already: {_listed(full)}",
+            f"these tables of the replica have rows already: {listed(full)}",
             safe=NOTHING_CHANGED,
             next="if these rows may go, add --overwrite; it empties exactly the tables it fills",
             replica=name,
@@ -185,7 +187,7 @@ def _published(config: Config, primary: Connection, selection: Selection) -> Non
     }
     if absent := sorted(t.name for t in selection.rows if t.name not in published):
         raise NotReady(
-            f"the publication {config.publication} of the primary lacks {_listed(absent)}: their "
+            f"the publication {config.publication} of the primary lacks {listed(absent)}: their "
             "changes would never arrive",
             safe=NOTHING_CHANGED,
             next="run `cdc setup`, then this command again",
@@ -200,7 +202,7 @@ def _readable(primary: Connection, fill: Sequence[Table]) -> None:
     ).fetchall()
     if names := sorted(t.name for t in fill if (t.oid,) in refused):
         raise NotReady(
-            f"the role {primary.info.user} may not read {_listed(names)} on the primary",
+            f"the role {primary.info.user} may not read {listed(names)} on the primary",
             safe=NOTHING_CHANGED,
             next="run `cdc setup`, which grants it, then this command again",
             table=str(names[0]) if len(names) == 1 else None,
@@ -228,7 +230,7 @@ def _wanted(selection: Selection, asked: Sequence[str]) -> set[TableName]:
             raise UsageError(
                 f"{name} is not a replicated table",
                 safe=NOTHING_CHANGED,
-                next=f"use one of: {_listed(sorted(rows))}; or let primary.tables match it and run "
+                next=f"use one of: {listed(sorted(rows))}; or let primary.tables match it and run "
                 "`cdc setup`",
             )
         found |= below
@@ -263,53 +265,3 @@ def _astray(config: Config, where: topic.TopicInfo, reached: Reached) -> str | N
     if not low <= reached.next_offset <= high:
         return f"the topic holds offsets {low} to {high}, the replica needs {reached.next_offset}"
     return None
-
-
-def differences(table: Table, here: Table | None, *, with_key: bool) -> list[str]:
-    """Say why rows of the primary's `table` do not fit the replica's `here`."""
-    if here is None:
-        return ["it does not exist there"]
-    found = []
-    if here.kind != "r":
-        found.append("it is not an ordinary table")
-    theirs = {c.name: c for c in table.columns}
-    ours = {c.name: c for c in here.columns}
-    for name, column in theirs.items():
-        mine = ours.get(name)
-        if mine is None:
-            found.append(f"the column {name} is missing")
-        elif mine.type != column.type:
-            found.append(f"the column {name} is {mine.type}, not {column.type}")
-        elif bool(mine.generated) != bool(column.generated):
-            found.append(f"the column {name} is generated on one end only")
-    found += [f"the column {name} is there only" for name in ours if name not in theirs]
-    # Where bootstrap loads the schema, keys come after the rows.
-    if with_key and here.address != table.address:
-        found.append(f"its rows are known by {_known_by(here)}, not by {_known_by(table)}")
-    return found
-
-
-def _known_by(table: Table) -> str:
-    match table.address:
-        case None:
-            return "nothing"
-        case ():
-            return "all their values (REPLICA IDENTITY FULL)"
-        case columns:
-            return f"the key ({', '.join(columns)})"
-
-
-def _there(fill: Sequence[Table], here: Mapping[TableName, Table], name: str) -> None:
-    if missing := sorted(t.name for t in fill if t.name not in here):
-        raise SchemaMismatch(
-            f'the replica lacks {_listed(missing)}, and bootstrap.schema is "none"',
-            safe=NOTHING_CHANGED,
-            next='create them there, or set bootstrap.schema = "tables"',
-            replica=name,
-            table=str(missing[0]) if len(missing) == 1 else None,
-        )  # fmt: skip
-
-
-def _listed(names: Sequence[TableName], most: int = 10) -> str:
-    said = ", ".join(str(n) for n in names[:most])
-    return said if len(names) <= most else f"{said} and {len(names) - most} more"

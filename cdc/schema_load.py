@@ -165,17 +165,26 @@ def for_tables(entries: Sequence[Entry], oids: Collection[int]) -> tuple[Entry, 
 
 
 def by_table(entries: Sequence[Entry], conn: Connection) -> dict[int, list[Entry]]:
-    """Return the entries of indexes and of constraints made of one, by the table's oid."""
-    tables_of = dict(
-        conn.execute(
-            "SELECT indexrelid::oid, indrelid::oid FROM pg_index"
-            " UNION ALL SELECT oid, conrelid FROM pg_constraint WHERE contype IN ('p', 'u', 'x')"
-        ).fetchall()
-    )
+    """Return the entries that make a table fit for changes, by its oid.
+
+    Indexes and constraints made of one, so that rows are found; triggers and rules, so that they
+    are quiet before the first change and not made under it.
+    """
+    tables_of = {
+        (catalog, oid): table
+        for catalog, oid, table in conn.execute(
+            "SELECT 'pg_class'::regclass::oid, indexrelid::oid, indrelid::oid FROM pg_index"
+            " UNION ALL SELECT 'pg_constraint'::regclass, oid, conrelid FROM pg_constraint"
+            " WHERE contype IN ('p', 'u', 'x')"
+            " UNION ALL SELECT 'pg_trigger'::regclass, oid, tgrelid FROM pg_trigger"
+            " UNION ALL SELECT 'pg_rewrite'::regclass, oid, ev_class FROM pg_rewrite"
+        )
+    }
     found: dict[int, list[Entry]] = {}
     for entry in entries:
-        if entry.kind in ("INDEX", "CONSTRAINT") and entry.oid in tables_of:
-            found.setdefault(tables_of[entry.oid], []).append(entry)
+        table = tables_of.get((entry.catalog, entry.oid))
+        if table is not None and entry.kind in ("INDEX", "CONSTRAINT", "TRIGGER", "RULE"):
+            found.setdefault(table, []).append(entry)
     return found
 
 

@@ -134,8 +134,8 @@ class Targets:
                     lsn=first.lsn,
                 )
             table = found[name]
-            if table.obstacles:
-                raise _obstructed(table, first)
+            if table.obstacles or not table.addressed:
+                raise _unfit(table, first)
             self._stage_number += 1
             stage = sql.Identifier("pg_temp", f"cdc_stage_{self._stage_number}")
             self._conn.execute(statements.create_stage(table, stage))
@@ -166,14 +166,16 @@ def _unlike_old_row(table: Table, before: Row | None) -> str | None:
     return None
 
 
-def _obstructed(table: Table, first: Change) -> SchemaMismatch:
+def _unfit(table: Table, first: Change) -> SchemaMismatch:
+    what = [obstacle.what for obstacle in table.obstacles]
+    fix = [obstacle.fix for obstacle in table.obstacles]
+    if not table.addressed:
+        what.append("has no primary key, so its rows have no address")
+        fix.append(f"ALTER TABLE {table.name} ADD the key that it has on the primary")
     return SchemaMismatch(
-        f"the replica's table {table.name} "
-        + "; it ".join(obstacle.what for obstacle in table.obstacles),
+        f"the replica's table {table.name} " + "; it ".join(what),
         safe=CONSISTENT,
-        next="on the replica: "
-        + "; ".join(obstacle.fix for obstacle in table.obstacles)
-        + "; then start again",
+        next=f"on the replica: {'; '.join(fix)}; then start again",
         table=str(table.name),
         txid=first.txid,
         offset=first.offset,

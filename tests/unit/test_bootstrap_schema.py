@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cdc import planning, schema_load
+from cdc import counterparts, schema_load
 from cdc.names import TableName
 from cdc.tables import Column, Table
 
@@ -139,4 +139,4 @@ def test_differences_between_tables_are_named(here: Table | None, expected: list
     """A replica's table that cannot take the rows is described column by column."""
     there = _table(("id", "integer", ""), ("b", "text", ""))
 
-    assert expected == planning.differences(there, here, with_key=True)
+    assert expected == counterparts.differences(there, here, with_key=True)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
-from typing import Final, Literal
+import re
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -120,15 +121,20 @@ class Heartbeat(msgspec.Struct, frozen=True):
 Event = Begin | End | Change | Message | Heartbeat
 
 
+#: PostgreSQL has 64 bits for a transaction number or LSN; its timestamps end before 2**53 ms.
+_Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+
+
 class _Source(msgspec.Struct):
     schema: str = ""
     table: str = ""
-    txId: int | None = None  # noqa: N815 -- Debezium's field name
-    lsn: int | None = None
+    txId: _Number | None = None  # noqa: N815 -- Debezium's field name
+    lsn: _Number | None = None
 
 
 class _Block(msgspec.Struct):
-    total_order: int
+    total_order: _Number
 
 
 class _Logical(msgspec.Struct):
@@ -138,7 +144,7 @@ class _Logical(msgspec.Struct):
 
 class _Count(msgspec.Struct):
     data_collection: str
-    event_count: int
+    event_count: _Number
 
 
 class _Wire(msgspec.Struct):
@@ -152,9 +158,9 @@ class _Wire(msgspec.Struct):
     message: _Logical | None = None
     status: str | None = None
     id: str | None = None
-    event_count: int | None = None
+    event_count: _Number | None = None
     data_collections: list[_Count] | None = None
-    ts_ms: int | None = None
+    ts_ms: _Milliseconds | None = None
 
 
 _wire = msgspec.json.Decoder(_Wire)
@@ -230,10 +236,17 @@ _SNAPSHOT = (
 )
 
 
+#: `int` would read more than Debezium writes: signs, spaces, underscores, other scripts' digits.
+_ID = re.compile(r"([0-9]{1,18}):([0-9]{1,18})")
+
+
 def _boundary(wire: _Wire, record: Record) -> Begin | End:
-    txid, _, lsn = (wire.id or "").partition(":")
+    found = _ID.fullmatch(wire.id or "")
+    if found is None:
+        raise ValueError("its id is not a transaction number and an LSN")
+    txid, lsn = int(found[1]), int(found[2])
     if wire.status == "BEGIN":
-        return Begin(int(txid), int(lsn), _previous(record.link), record.offset)
+        return Begin(txid, lsn, _previous(record.link), record.offset)
     if wire.status != "END":
         raise ValueError(f"unknown transaction status {wire.status!r}")
     if wire.event_count is None or wire.ts_ms is None:
@@ -244,8 +257,8 @@ def _boundary(wire: _Wire, record: Record) -> Begin | End:
         if _MESSAGE_COLLECTION not in c.data_collection
     }
     return End(
-        int(txid),
-        int(lsn),
+        txid,
+        lsn,
         wire.event_count,
         counts,
         wire.ts_ms,

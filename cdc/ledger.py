@@ -40,6 +40,7 @@ class Open:
     offset: int
     verdict: Verdict
     previous: int | None
+    torn: str | None = None
     total: int = 0
     counts: Counter[str] = dataclasses.field(default_factory=Counter)
 
@@ -125,7 +126,7 @@ class Ledger:
 
     def _change(self, event: Change) -> Step:
         opened = self._count(event.txid, event.order, event.offset, event.lsn)
-        if opened is None or opened.verdict is Verdict.DUPLICATE:
+        if opened is None or opened.verdict is Verdict.DUPLICATE or opened.torn:
             return None
         opened.counts[f"{event.table.schema}.{event.table.name}"] += 1
         return Apply(event)
@@ -134,7 +135,7 @@ class Ledger:
         if event.txid is None:
             return event
         opened = self._count(event.txid, event.order, event.offset, event.lsn)
-        return event if opened is not None and opened.verdict is not Verdict.DUPLICATE else None
+        return None if opened is None or opened.verdict is Verdict.DUPLICATE else event
 
     def _count(self, txid: int, order: int | None, offset: int, lsn: int) -> Open | None:
         opened = self._open.get(txid)
@@ -150,14 +151,9 @@ class Ledger:
         if opened.verdict is Verdict.DUPLICATE:
             return opened
         opened.total += 1
-        if order != opened.total:
-            raise _broken(
-                f"events of transaction {txid} are missing or repeated: number {order} came where "
-                f"{opened.total} was due",
-                txid=txid,
-                offset=offset,
-                lsn=lsn,
-            )
+        if order != opened.total and opened.torn is None:
+            # Its END decides: a connector that died of a record may send it again whole.
+            opened.torn = f"event {order} came where {opened.total} was due"
         return opened
 
     def _verdict(self, event: Begin) -> Verdict:
@@ -206,7 +202,8 @@ class Ledger:
             return None
         counted = +opened.counts
         if (
-            event.total != opened.total
+            opened.torn
+            or event.total != opened.total
             or any(counted[table] != count for table, count in event.counts.items())
             or any(table not in event.counts for table in counted)
         ):
@@ -214,7 +211,7 @@ class Ledger:
                 event,
                 opened.total,
                 opened.offset,
-                f"its END counts {event.total} events, {opened.total} came",
+                opened.torn or f"its END counts {event.total} events, {opened.total} came",
             )
         if opened.verdict is Verdict.FIRST and event.lsn <= self.applied:
             return Commit(event, contained=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import psycopg
@@ -36,10 +36,10 @@ class HeartbeatContent(msgspec.Struct, frozen=True):
     `ts` is the primary's clock in seconds since 1970, `lsn` its insert position then.
     """
 
-    ts: float
+    ts: Annotated[float, msgspec.Meta(ge=0, lt=2**40)]
     system: str
     timeline: int
-    lsn: str
+    lsn: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-F]{1,8}/[0-9A-F]{1,8}\Z")]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

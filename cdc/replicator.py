@@ -21,7 +21,7 @@ from cdc import lsn as lsns
 from cdc.apply import Applier
 from cdc.batch import Batch, Buffer, Held, Torn
 from cdc.config import Config
-from cdc.errors import BrokenStream, NotReady, Unreachable
+from cdc.errors import BrokenStream, MalformedRecord, NotReady, Unreachable
 from cdc.events import Message, Record
 from cdc.guard import Guard
 from cdc.ledger import Incomplete, Ledger
@@ -196,16 +196,18 @@ class Replicator:
 
     def _take(self, turn: Turn, record: Record) -> None:
         turn.next_offset = record.offset + 1
-        event = events.decode(record)
-        # Looked at before the ledger: after a failover LSNs go back, and new commits look repeated.
-        heartbeat = position.heartbeat(event, turn.position) if isinstance(event, Message) else None
+        heartbeat = None
         try:
+            event = events.decode(record)
+            if isinstance(event, Message):
+                # Before the ledger: after a failover LSNs go back, and new commits look repeated.
+                heartbeat = position.heartbeat(event, turn.position)
             step = turn.ledger.accept(event)
         except Incomplete as found:
             self._flush(turn)
             raise Resume(turn.ahead.later_copy(found, self._config, self._name)) from None
-        except BrokenStream as error:
-            self._flush(turn)
+        except (BrokenStream, MalformedRecord) as error:
+            self._flush(turn)  # what came whole before it is applied
             error.at(topic=record.topic, partition=record.partition, replica=self._name)
             raise
         if isinstance(step, Message):

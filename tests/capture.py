@@ -234,17 +234,24 @@ class Capture:
         offsets = requests.get(f"{self.url}/offsets", timeout=30).json()["offsets"]
         return offsets[0]["offset"] if offsets else None
 
+    def set_back(self, offset: dict[str, Any]) -> None:
+        """Store `offset` for the stopped connector, as somebody does who restores old ones."""
+        found = requests.get(f"{self.url}/offsets", timeout=30).json()["offsets"][0]["partition"]
+        body = {"offsets": [{"partition": found, "offset": offset}]}
+        requests.patch(f"{self.url}/offsets", json=body, timeout=60).raise_for_status()
+
     def records(self) -> int:
         """Return how many records the topic has, control records included."""
-        with closing(self._consumer()) as consumer:
+        with closing(self.consumer()) as consumer:
             return self._end(consumer)
 
     def reach(self, records: int) -> None:
         """Wait until the topic has so many records."""
-        with closing(self._consumer()) as consumer:
+        with closing(self.consumer()) as consumer:
             wait_until(lambda: self._end(consumer) >= records, f"{records} records are there")
 
-    def _consumer(self) -> Consumer:
+    def consumer(self) -> Consumer:
+        """Return a consumer of the topic, at no position yet."""
         return Consumer(
             {
                 "bootstrap.servers": self.stack.kafka,
@@ -271,7 +278,7 @@ class Capture:
     def read(self, until: str, keys: bool = False) -> Iterator[Event]:
         """Give every event from the start of the topic to the message `until`."""
         decode = msgspec.json.Decoder(Event).decode
-        with closing(self._consumer()) as consumer:
+        with closing(self.consumer()) as consumer:
             consumer.assign([TopicPartition(self.topic, 0, OFFSET_BEGINNING)])
             idle = 0
             while True:

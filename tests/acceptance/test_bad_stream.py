@@ -168,7 +168,7 @@ def test_an_absent_connector_does_not_stop_the_daemon(witness: Witness) -> None:
         ("a snapshot row", "snapshot events (op r) do not come from commits"),
         ("no beginning", f"an event of transaction {TXID} comes without the transaction's beginning"),
         ("wrong counts", f"transaction {TXID} is not whole in the topic: its END counts 2 events, 1"),
-        ("a repeated event", f"events of transaction {TXID} are missing or repeated: number 1 came"),
+        ("a repeated event", f"transaction {TXID} is not whole in the topic: event 1 came where 2 was due"),
         ("a gap", "transactions are missing: transaction"),
         ("an unknown column", "the replica lacks ghost"),
     ],
@@ -185,7 +185,7 @@ def test_a_malformed_record_halts(witness: Witness, case: str, what: str) -> Non
         "a snapshot row": (1, [begin, row | {"op": "r"}, end]),
         "no beginning": (0, [row, end]),
         "wrong counts": (2, [begin, row, end | {"event_count": 2}]),
-        "a repeated event": (2, [begin, row, row, end | {"event_count": 2}]),
+        "a repeated event": (3, [begin, row, row, end | {"event_count": 2}]),
         "a gap": (0, [begin | {LINK: AHEAD}, row, end]),
         "an unknown column": (1, [begin, row | {"after": image | {"ghost": "1"}}, end]),
     }

@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from cdc import cli
+from cdc.verify import program
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,6 +31,7 @@ an error is four lines: what happened, where, what that means for the data, what
 | 1 | halted or failed: a person is needed, a restart will not help; for the four above: not so; for `wait`: the time is over |
 | 2 | the command line or the configuration is wrong; nothing was done |
 | 70 | a defect of this program, with a traceback |
+| 0 to 3 | of `cdc-verify`: all proven equal, differences, trouble, left undecided ([verify.md](verify.md)) |
 | 130, 143 | interrupted, or killed by a second signal |
 
 The common options may stand before or after the command's name.
@@ -103,7 +105,8 @@ def _cell(text: str) -> str:
 
 
 def commands() -> str:
-    return COMMANDS + "".join(_pages(cli.cdc, "cdc", None))
+    programs = ((cli.cdc, "cdc"), (program.cdc_verify, "cdc-verify"))
+    return COMMANDS + "".join(page for p, name in programs for page in _pages(p, name, None))
 
 
 def _pages(command: click.Command, name: str, parent: click.Context | None) -> Iterator[str]:

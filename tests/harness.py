@@ -29,9 +29,11 @@ from psycopg import conninfo, sql
 ROOT = Path(__file__).parents[1]
 
 
-def program() -> list[str]:
-    """Return the command that starts the `cdc` under test."""
-    return shlex.split(os.environ.get("CDC_TEST_CDC", "")) or [sys.executable, "-m", "cdc"]
+def program(name: str = "cdc") -> list[str]:
+    """Return the command that starts the `cdc` under test, or `cdc-verify` beside it."""
+    if installed := shlex.split(os.environ.get("CDC_TEST_CDC", "")):
+        return [*installed[:-1], str(Path(installed[-1]).with_name(name))]
+    return [sys.executable, "-m", name.replace("-", ".")]
 
 
 def environment() -> dict[str, str]:
@@ -48,10 +50,11 @@ def run(
     timeout: float = 180,
     stdin: str | None = None,
     env: Mapping[str, str] | None = None,
+    name: str = "cdc",
 ) -> subprocess.CompletedProcess[str]:
     """Run the program to its end; with `check`, fail with its whole output unless it exits 0."""
     done = subprocess.run(
-        [*program(), *map(str, args)],
+        [*program(name), *map(str, args)],
         cwd=cwd,
         env={**environment(), **(env or {})},
         input=stdin or "",
@@ -62,7 +65,7 @@ def run(
     )
     if check and done.returncode:
         raise AssertionError(
-            f"cdc {shlex.join(map(str, args))} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
+            f"{name} {shlex.join(map(str, args))} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
         )
     return done
 
@@ -185,6 +188,12 @@ class Stream:
             timeout=timeout,
             stdin=stdin,
             env=env,
+        )
+
+    def verify(self, *args: str | Path) -> subprocess.CompletedProcess[str]:
+        """Run `cdc-verify` with this stream's configuration, whatever it exits with."""
+        return run(
+            "-c", self.config, *args, cwd=self.folder, check=False, timeout=600, name="cdc-verify"
         )
 
     def start(self, *args: str | Path, armed: Sequence[str] = ()) -> subprocess.Popen[bytes]:

@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 import click
 
 from cdc import config
-from cdc.config import Config
+from cdc.config import Config, Duration
 from cdc.errors import UsageError
 
 P = ParamSpec("P")
@@ -94,6 +94,20 @@ def common(command: Callable[P, R]) -> Callable[P, R]:
         return command(said, *args, **kwargs)  # type: ignore[arg-type]  # click calls it, not mypy
 
     return wrapper  # type: ignore[return-value]  # functools.wraps hides the parameters
+
+
+class Seconds(click.ParamType[float]):
+    """A duration as in the configuration file."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        try:
+            return value if isinstance(value, float) else Duration.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def emit(said: Common, value: dict[str, Any], human: str) -> None:

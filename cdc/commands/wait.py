@@ -9,23 +9,9 @@ import click
 
 from cdc import barrier, postgres, snapshot, waiting
 from cdc import lsn as lsns
-from cdc.commands.options import Common, common, emit
+from cdc.commands.options import Common, Seconds, common, emit
 from cdc.config import NOTHING_CHANGED, Config, Duration
 from cdc.errors import PositionLost, UsageError
-
-
-class _Seconds(click.ParamType[float]):
-    """A duration as in the configuration file."""
-
-    name = "duration"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        try:
-            return value if isinstance(value, float) else Duration.parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 class _Lsn(click.ParamType[int]):
@@ -45,7 +31,7 @@ class _Lsn(click.ParamType[int]):
     "--lsn", type=_Lsn(), metavar="LSN", help="Wait for everything that ends at or before it."
 )
 @click.option("--now", is_flag=True, help="Wait for everything committed on the primary by now.")
-@click.option("--timeout", type=_Seconds(), default=Duration(30.0), metavar="DURATION",
+@click.option("--timeout", type=Seconds(), default=Duration(30.0), metavar="DURATION",
               show_default="30s", help="Give up after this long.")  # fmt: skip
 @common
 def wait(said: Common, lsn: int | None, now: bool, timeout: float) -> None:

@@ -55,9 +55,10 @@ def test_every_command_works_in_order_in_an_empty_folder(tmp_path: Path) -> None
     programs, folder = tmp_path / "bin", tmp_path / "empty"
     programs.mkdir()
     folder.mkdir()
-    started = programs / "cdc"
-    started.write_text(PROGRAM.format(program=shlex.join(harness.program())))
-    started.chmod(0o755)
+    for name in ("cdc", "cdc-verify"):
+        started = programs / name
+        started.write_text(PROGRAM.format(program=shlex.join(harness.program(name))))
+        started.chmod(0o755)
     environment = harness.environment()
     environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
     output = tmp_path / "output"
@@ -78,6 +79,7 @@ def test_every_command_works_in_order_in_an_empty_folder(tmp_path: Path) -> None
         assert 0 == code, said
         assert " changed\n" in said, said
         assert "1 replica, at most" in said, said
+        assert "r1: 1 table, 1,000 rows proven equal" in said, said
         assert [] == list(folder.iterdir())
     finally:
         with contextlib.suppress(ProcessLookupError):  # what is still running of what was typed

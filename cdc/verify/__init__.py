@@ -1,0 +1,10 @@
+"""`cdc-verify`: prove that replicas equal the primary while writes go on.
+
+Read in this order: `shape` (what a table looks like at both ends) → `encoding` (a row as one hash)
+→ `ranges` (the key space in chunks, and their pace) → `reading` (the statements, one per chunk and
+end) → `scan` (chunks that differ become candidates) → `inflight` (commits on their way) → `verdict`
+(what two reads of each end prove about a key) → `confirm` (candidates decided around a barrier)
+→ `findings` (what was found, row by row) → `report` → `program`.
+
+Why it is exact: docs/verify.md.
+"""

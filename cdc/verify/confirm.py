@@ -1,0 +1,242 @@
+"""Candidates decided: read at both ends around a barrier, again and again until nothing is open."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from cdc.errors import WaitTimeout
+from cdc.verify.encoding import Layout
+from cdc.verify.ends import Primary, Replica
+from cdc.verify.findings import Finding, Kind, Undecided
+from cdc.verify.ranges import Key
+from cdc.verify.reading import Image, Row
+from cdc.verify.verdict import Readings, Verdict, judge, judge_set
+
+#: Keys read by one statement.
+_TOGETHER = 1000
+
+#: Rounds before a key counts as hot, written so often that both ends are polled for it; and rounds
+#: after which a key is left undecided.
+_HOT, _ROUNDS = 4, 12
+
+_KINDS: dict[Verdict, Kind] = {
+    Verdict.MISSING: "missing",
+    Verdict.EXTRA: "extra",
+    Verdict.DIFFERENT: "different",
+}
+
+
+@dataclasses.dataclass(slots=True)
+class Decided:
+    """What became of the candidates of one table on one replica."""
+
+    same: int = 0
+    alike: int = 0
+    findings: list[Finding] = dataclasses.field(default_factory=list)
+    undecided: list[Undecided] = dataclasses.field(default_factory=list)
+
+
+class RowReader(Protocol):
+    """Reads rows of a table at one end by key, or by content where it has none."""
+
+    layout: Layout
+
+    def images(self, keys: Sequence[Key]) -> dict[Key, Image]: ...
+
+    def rows(self, keys: Sequence[Key]) -> dict[Key, Row]: ...
+
+
+class _Stuck(Exception):  # noqa: N818 -- ends a round for the reason given
+    """The round cannot be finished now."""
+
+
+class Confirmation:
+    """Decides the candidates of one table on one replica."""
+
+    def __init__(
+        self, primary: Primary, replica: Replica, readers: tuple[RowReader, RowReader]
+    ) -> None:
+        self._primary, self._replica = primary, replica
+        self._here, self._there = readers
+        self._layout = self._here.layout
+        self._judge = judge if self._layout.key else judge_set
+
+    def decide(self, keys: Sequence[Key]) -> Decided:
+        """Return what is true of each key; what stays open has its reason."""
+        decided = Decided()
+        left = list(keys)
+        for number in range(_ROUNDS):
+            if not left:
+                break
+            try:
+                left = self._round(left, decided, hot=number >= _HOT)
+            except (_Stuck, WaitTimeout) as reason:
+                said = reason.what if isinstance(reason, WaitTimeout) else str(reason)
+                decided.undecided.append(Undecided(len(left), said))
+                return decided
+        if left:
+            decided.undecided.append(
+                Undecided(len(left), f"written in each of {_ROUNDS} rounds: {_shown(left)}")
+            )
+        return decided
+
+    def _round(self, keys: list[Key], decided: Decided, *, hot: bool) -> list[Key]:
+        r1 = _images(self._there, keys)
+        self._settle()
+        s = _images(self._here, keys)
+        self._replica.reach(self._primary.mark())
+        r2 = _images(self._there, keys)
+        self._settle()
+        s2 = _images(self._here, keys)
+        left: list[Key] = []
+        differing: dict[Key, Verdict] = {}
+        for key in keys:
+            verdict = self._judge(Readings(r1.get(key), s.get(key), r2.get(key), s2.get(key)))
+            if verdict is Verdict.SAME:
+                decided.same += 1
+            elif verdict is Verdict.OPEN:
+                left.append(key)
+            else:
+                differing[key] = verdict
+        left += self._tell(differing, r2, s2, decided)
+        return self._poll(left, decided) if hot else left
+
+    def _settle(self) -> None:
+        if pids := self._primary.settle(self._replica.applied()):
+            raise _Stuck(
+                "commits on the primary do not become visible (a synchronous standby does not "
+                f"answer?): server processes {', '.join(map(str, pids))}"
+            )
+
+    def _tell(
+        self,
+        differing: dict[Key, Verdict],
+        r2: dict[Key, Image],
+        s2: dict[Key, Image],
+        decided: Decided,
+    ) -> list[Key]:
+        """Say which columns of the rows differ; return keys that were written since."""
+        left: list[Key] = []
+        ours = _rows(self._here, list(differing))
+        theirs = _rows(self._there, list(differing))
+        for key, verdict in differing.items():
+            here, there = ours.get(key), theirs.get(key)
+            if _image(here) != s2.get(key) or _image(there) != r2.get(key):
+                left.append(key)
+                continue
+            finding = self._finding(key, _KINDS[verdict], here, there)
+            if finding is None:
+                decided.same += 1
+                decided.alike += 1
+            else:
+                decided.findings.append(finding)
+        return left
+
+    def _finding(self, key: Key, kind: Kind, here: Row | None, there: Row | None) -> Finding | None:
+        """Return the finding; None for a row that both ends print the same."""
+        layout = self._layout
+        if not layout.key:
+            return self._content(key, kind, here, there)
+        blank = (None,) * len(layout.columns)
+        ours, theirs = here.values if here else blank, there.values if there else blank
+        columns = {
+            c.name: pair
+            for c, *pair in zip(layout.columns, ours, theirs, strict=True)
+            if pair[0] != pair[1]
+        }
+        if kind == "different" and not columns:
+            return None
+        names = (c.name for c in layout.key)
+        return Finding(
+            self._replica.name,
+            layout.table,
+            kind,
+            dict(zip(names, key, strict=True)),
+            {name: (p, r) for name, (p, r) in columns.items()},
+            key,
+            here,
+            _image(there),
+        )
+
+    def _content(self, key: Key, kind: Kind, here: Row | None, there: Row | None) -> Finding:
+        """Return the finding for rows of one content; an image's hash is their number."""
+        values = (here or there or Row(Image(0, ""), ())).values
+        counts = [row.image.hash if row else 0 for row in (here, there)]
+        names = (c.name for c in self._layout.columns)
+        return Finding(
+            self._replica.name,
+            self._layout.table,
+            kind,
+            dict(zip(names, values, strict=True)),
+            {},
+            key,
+            here,
+            _image(there),
+            abs(counts[0] - counts[1]),
+        )
+
+    def _poll(self, keys: list[Key], decided: Decided) -> list[Key]:
+        """Look for an image of the replica among those the primary has had since a moment.
+
+        For rows written faster than a round takes: what the replica holds once the barrier has
+        passed it was on the primary after the first look here, or is different for good.
+        """
+        if not keys:
+            return []
+        seen: dict[Key, set[int | None]] = {key: set() for key in keys}
+
+        def look() -> None:
+            found = _images(self._here, keys)
+            for key in keys:
+                image = found.get(key)
+                seen[key].add(None if image is None else image.hash)
+
+        look()
+        self._settle()
+        mark = self._primary.mark()
+        until = time.monotonic() + self._replica.patience.barrier
+        while not self._replica.standing().reached(mark) and time.monotonic() < until:
+            look()
+        left: list[Key] = list(keys)
+        for _ in range(20):
+            found = _images(self._there, left)
+            # What the replica holds the primary has had, and shows once its commit is visible.
+            self._settle()
+            look()
+            still = []
+            for key in left:
+                image = found.get(key)
+                if (None if image is None else image.hash) in seen[key]:
+                    decided.same += 1
+                else:
+                    still.append(key)
+            left = still
+            if not left:
+                break
+        return left
+
+
+def _images(reader: RowReader, keys: Sequence[Key]) -> dict[Key, Image]:
+    found: dict[Key, Image] = {}
+    for at in range(0, len(keys), _TOGETHER):
+        found |= reader.images(keys[at : at + _TOGETHER])
+    return found
+
+
+def _rows(reader: RowReader, keys: Sequence[Key]) -> dict[Key, Row]:
+    found: dict[Key, Row] = {}
+    for at in range(0, len(keys), _TOGETHER):
+        found |= reader.rows(keys[at : at + _TOGETHER])
+    return found
+
+
+def _image(row: Row | None) -> Image | None:
+    return None if row is None else row.image
+
+
+def _shown(keys: Sequence[Key]) -> str:
+    shown = ", ".join("(" + ", ".join(key) + ")" for key in keys[:5])
+    return shown + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")

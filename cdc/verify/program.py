@@ -1,0 +1,91 @@
+"""The `cdc-verify` program: parse, verify, tell; the exit code is the result."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from cdc import __version__, names
+from cdc.commands import program
+from cdc.commands.options import Common, Seconds, common, note
+from cdc.config import NOTHING_CHANGED, Duration
+from cdc.errors import UsageError
+from cdc.names import TableName
+from cdc.verify import report
+from cdc.verify.ends import Patience
+from cdc.verify.repair import script
+from cdc.verify.verification import Options, verify
+
+#: What the program exits with when it could not compare, or not everything.
+EXIT_TROUBLE = 2
+
+
+class _Table(click.ParamType[TableName]):
+    name = "table"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> TableName:
+        try:
+            return value if isinstance(value, TableName) else names.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "obj": None})
+@click.version_option(__version__, prog_name="cdc-verify")
+@click.option("--table", "only", type=_Table(), multiple=True, metavar="SCHEMA.TABLE",
+              help="Only this table; may be repeated.  [default: all]")  # fmt: skip
+@click.option("--max-cpu", type=click.IntRange(1, 100), default=50, metavar="PERCENT",
+              show_default=True, help="Share of one core the primary may work for this.")  # fmt: skip
+@click.option("--timeout", type=Seconds(), default=Duration(30.0), metavar="DURATION",
+              show_default="30s", help="How long a replica may take to pass a mark.")  # fmt: skip
+@click.option("--repair", type=click.Choice(["plan", "apply"]),
+              help="Print the statements that mend what differs, or mend it on the replicas.")  # fmt: skip
+@click.option("--repair-sql", type=click.File("w", encoding="utf-8", lazy=False), metavar="FILE",
+              help="Write the statements that mend what differs to a file.")  # fmt: skip
+@click.option("--findings", type=click.File("w", encoding="utf-8", lazy=False), metavar="FILE",
+              help="Write every differing row as a line of JSON.")  # fmt: skip
+@click.option("--mask", is_flag=True, help="Leave values out of the findings.")
+@common
+def cdc_verify(
+    said: Common,
+    *,
+    only: tuple[TableName, ...],
+    max_cpu: int,
+    repair: str | None,
+    repair_sql: Any,
+    findings: Any,
+    mask: bool,
+    timeout: float,
+) -> int:
+    """Prove that replicas equal the primary, while writes go on.
+
+    Exit status 0 when everything is proven equal, 1 for differences, 2 for trouble, 3 when rows or
+    tables were left undecided. Nothing is locked, and nothing written but marks in the log.
+    """
+    if mask and findings is None:
+        raise UsageError("--mask without --findings", safe=NOTHING_CHANGED, next="add --findings")
+    config = said.load()
+    options = Options(frozenset(only), max_cpu / 100, repair == "apply", Patience(barrier=timeout))
+    outcome = verify(config, said.some_replicas(config), options, note)
+    if findings is not None:
+        findings.writelines(f"{text}\n" for text in report.lines(outcome.findings, mask=mask))
+    if repair_sql is not None:
+        repair_sql.writelines(f"{text}\n" for text in script(outcome.findings, outcome.layouts))
+    click.echo(json.dumps(report.as_json(outcome)) if said.json else report.human(outcome))
+    if repair == "plan" and not said.json:
+        for text in script(outcome.findings, outcome.layouts):
+            click.echo(text)
+    return outcome.exit_code
+
+
+def main() -> None:
+    """Run the program and exit with its result."""
+    program.run(cdc_verify, "cdc-verify", trouble=EXIT_TROUBLE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""What a verification tells: for people, as JSON, as one line per finding."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from cdc import __version__
+from cdc import lsn as lsns
+from cdc.verify.findings import Finding, TableResult
+from cdc.verify.verification import Outcome
+
+#: Version of the JSON forms (schemas/verify.json).
+VERSION = 1
+
+_HEAD = ("table", "rows", "chunks", "candidates", "resolved", "missing", "extra", "different", "unverified", "seconds", "rows/s")  # fmt: skip
+
+
+def human(outcome: Outcome) -> str:
+    """Return the report for people: a table per replica, what is wrong, the claim."""
+    lines: list[str] = []
+    for name in outcome.replicas:
+        results = [r for r in outcome.results if r.replica == name]
+        if results:
+            lines += [name, *_table(results), ""]
+    lines += [*_remarks(outcome), *(claim(outcome, name) for name in outcome.replicas)]
+    return "\n".join(lines)
+
+
+def claim(outcome: Outcome, name: str) -> str:
+    """Return what was proven of a replica, in one line."""
+    if name in outcome.trouble:
+        return f"{name}: not compared: {outcome.trouble[name]}"
+    results = [r for r in outcome.results if r.replica == name]
+    proven = [r for r in results if r.proven]
+    differences = sum(r.found for r in results)
+    mended = sum(r.mended for r in results)
+    undecided = sum(r.unverified for r in results)
+    said = (
+        f"{name}: {_count(len(proven), 'table')}, {sum(r.rows for r in proven):,} rows proven "
+        f"equal as of LSN {lsns.show(outcome.lsn)} ({outcome.at:%Y-%m-%d %H:%M:%S} UTC); "
+        f"{_count(differences, 'difference')}{f', {mended:,} mended' if mended else ''}; "
+        f"{undecided:,} undecided"
+    )
+    if others := [str(r.table) for r in results if not r.proven]:
+        said += f"; not proven: {', '.join(others)}"
+    if uncovered := [str(u.table) for u in outcome.uncovered if u.replica in (None, name)]:
+        said += f"; not covered: {', '.join(uncovered)}"
+    return said
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s'[: number != 1]}"
+
+
+def _table(results: Iterable[TableResult]) -> Iterator[str]:
+    rows = [_HEAD, *(_row(result) for result in results)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
+    for first, *others in rows:
+        numbers = (text.rjust(width) for text, width in zip(others, widths[1:], strict=True))
+        yield "  ".join(("  " + first.ljust(widths[0]), *numbers)).rstrip()
+
+
+def _row(result: TableResult) -> tuple[str, ...]:
+    rate = round(result.rows / result.seconds) if result.seconds else 0
+    numbers = (
+        result.rows, result.chunks, result.candidates, result.resolved, result.missing,
+        result.extra, result.different, result.unverified,
+    )  # fmt: skip
+    return (
+        str(result.table),
+        *(f"{number:,}" for number in numbers),
+        f"{result.seconds:.1f}",
+        f"{rate:,}",
+    )
+
+
+def _remarks(outcome: Outcome) -> Iterator[str]:
+    for result in outcome.results:
+        where = f"{result.replica} {result.table}"
+        if result.trouble:
+            yield f"{where}: {result.trouble}"
+        for mismatch in result.mismatches:
+            yield f"{where}: {mismatch.what}; {mismatch.mend}"
+        for undecided in result.undecided:
+            yield f"{where}: {undecided.keys:,} undecided: {undecided.reason}"
+        if result.alike:
+            yield f"{where}: {result.alike:,} differ in binary only, equal as PostgreSQL prints them"
+    for finding in outcome.findings:
+        yield told(finding)
+    for uncovered in outcome.uncovered:
+        where = f"{uncovered.replica} " if uncovered.replica else ""
+        yield f"{where}{uncovered.table}: not covered: it {uncovered.reason}"
+
+
+def told(finding: Finding) -> str:
+    """Return a finding in one line."""
+    key = ", ".join(f"{name}={_shown(value)}" for name, value in finding.key.items())
+    times = f" ({finding.count} times)" if finding.count > 1 else ""
+    said = f"{finding.replica} {finding.table} {finding.kind} {key}{times}"
+    if finding.kind == "different":
+        said += ": " + "; ".join(
+            f"{name} {_shown(p)} on the primary, {_shown(r)} here"
+            for name, (p, r) in finding.columns.items()
+        )
+    return said
+
+
+def _shown(value: str | None, most: int = 60) -> str:
+    if value is None:
+        return "NULL"
+    return repr(value if len(value) <= most else value[:most] + "…")
+
+
+def as_json(outcome: Outcome) -> dict[str, Any]:
+    """Return the whole outcome for programs, without the findings' values."""
+    return {
+        "version": VERSION,
+        "program": f"cdc-verify {__version__}",
+        "at": outcome.at.isoformat(),
+        "lsn": lsns.show(outcome.lsn),
+        "hash": outcome.hash,
+        "exit_code": outcome.exit_code,
+        "seconds": round(outcome.seconds, 3),
+        "replicas": [
+            {
+                "name": name,
+                "claim": claim(outcome, name),
+                "trouble": outcome.trouble.get(name),
+                "tables": [_result(r) for r in outcome.results if r.replica == name],
+            }
+            for name in outcome.replicas
+        ],
+        "findings": [line(finding) for finding in outcome.findings],
+        "uncovered": [
+            {"replica": u.replica, "table": str(u.table), "reason": u.reason}
+            for u in outcome.uncovered
+        ],
+    }
+
+
+def _result(result: TableResult) -> dict[str, Any]:
+    return {
+        "table": str(result.table),
+        "proven": result.proven,
+        "rows": result.rows,
+        "chunks": result.chunks,
+        "candidates": result.candidates,
+        "resolved": result.resolved,
+        "missing": result.missing,
+        "extra": result.extra,
+        "different": result.different,
+        "alike": result.alike,
+        "mended": result.mended,
+        "unverified": result.unverified,
+        "undecided": [{"keys": u.keys, "reason": u.reason} for u in result.undecided],
+        "mismatches": [
+            {"what": m.what, "mend": m.mend, "fatal": m.fatal} for m in result.mismatches
+        ],
+        "trouble": result.trouble,
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def line(finding: Finding, *, mask: bool = False) -> dict[str, Any]:
+    """Return a finding for a line of JSON; with `mask`, values are left out and columns named."""
+    columns = {
+        name: None if mask else {"primary": p, "replica": r}
+        for name, (p, r) in finding.columns.items()
+    }
+    return {
+        "version": VERSION,
+        "replica": finding.replica,
+        "table": str(finding.table),
+        "kind": finding.kind,
+        "key": finding.key,
+        "count": finding.count,
+        "columns": columns,
+    }
+
+
+def lines(findings: Iterable[Finding], *, mask: bool) -> Iterator[str]:
+    """Yield one JSON document per finding."""
+    for finding in findings:
+        yield json.dumps(line(finding, mask=mask), ensure_ascii=False)

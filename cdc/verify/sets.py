@@ -1,0 +1,88 @@
+"""Reading a table without key: its rows as a multiset, addressed by their content.
+
+A row's hash stands for its content. Rows are counted in buckets of hashes, in one statement: they
+have no address that would let several statements see each of them exactly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from cdc.verify.encoding import Layout
+from cdc.verify.ranges import Key
+from cdc.verify.reading import Image, Row
+
+#: Buckets of hashes, a power of two.
+_BUCKETS = 4096
+
+
+class SetReader:
+    """Reads one table of one end by content; a key is (hash,), an image's hash the row count."""
+
+    def __init__(self, conn: psycopg.Connection[Any], layout: Layout) -> None:
+        self._conn = conn
+        self.layout = layout
+        self._hashed = sql.SQL(
+            "(SELECT {} AS h, t.xmin::text || t.ctid::text AS version, ARRAY[{}] AS texts"
+            " FROM ONLY {} AS t) AS r"
+        ).format(
+            layout.row_hash,
+            sql.SQL(", ").join(
+                sql.SQL("t.{}::text").format(sql.Identifier(c.name)) for c in layout.columns
+            ),
+            layout.table.sql,
+        )
+
+    def buckets(self) -> dict[int, tuple[int, int]]:
+        """Return the number of rows and the sum of their hashes, by bucket."""
+        found = self._raw(
+            sql.SQL("SELECT h & {}, count(*), sum(h) FROM {} GROUP BY 1").format(
+                sql.Literal(_BUCKETS - 1), self._hashed
+            ),
+            [],
+        )
+        return {bucket: (rows, int(total)) for bucket, rows, total in found}
+
+    def contents(self, buckets: Sequence[int]) -> dict[Key, int]:
+        """Return how often each content of these buckets stands in the table."""
+        found = self._raw(
+            sql.SQL(
+                "SELECT h, count(*) FROM {} WHERE h & {} = ANY($1::bigint[]) GROUP BY 1"
+            ).format(self._hashed, sql.Literal(_BUCKETS - 1)),
+            [list(buckets)],
+        )
+        return {(str(hashed),): rows for hashed, rows in found}
+
+    def images(self, keys: Sequence[Key]) -> dict[Key, Image]:
+        """Return how many rows of each content there are, and which versions they are."""
+        found = self._raw(
+            sql.SQL(
+                "SELECT h, count(*), md5(string_agg(version, ' ' ORDER BY version)) FROM {}"
+                " WHERE h = ANY($1::bigint[]) GROUP BY 1"
+            ).format(self._hashed),
+            [[int(hashed) for (hashed,) in keys]],
+        )
+        return {(str(hashed),): Image(rows, versions) for hashed, rows, versions in found}
+
+    def rows(self, keys: Sequence[Key]) -> dict[Key, Row]:
+        """Return one row of each content, with the image of all."""
+        found = self._raw(
+            sql.SQL(
+                "SELECT h, count(*), md5(string_agg(version, ' ' ORDER BY version)),"
+                " (array_agg(texts::text ORDER BY version))[1]::text[] FROM {}"
+                " WHERE h = ANY($1::bigint[]) GROUP BY 1"
+            ).format(self._hashed),
+            [[int(hashed) for (hashed,) in keys]],
+        )
+        return {
+            (str(hashed),): Row(Image(rows, versions), tuple(texts))
+            for hashed, rows, versions, texts in found
+        }
+
+    def _raw(self, statement: sql.Composed, given: Sequence[Any]) -> list[tuple[Any, ...]]:
+        with psycopg.RawCursor[tuple[Any, ...]](self._conn) as cursor:
+            return cursor.execute(statement, given).fetchall()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import psycopg
@@ -16,6 +16,9 @@ ADMIN = (
     "give the DSN of a superuser (or of the tables' owner with CREATEROLE) with --admin-dsn or "
     "admin_dsn, or let a DBA run what `cdc setup --print` prints"
 )
+
+#: Tries at a transaction that PostgreSQL ends as a deadlock's victim.
+_TRIES = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,11 +33,21 @@ class Step:
     printed: str | None = None
 
 
-def execute(conn: psycopg.Connection[Any], steps: Iterable[Step], where: str) -> None:
+def execute(conn: psycopg.Connection[Any], steps: Sequence[Step], where: str) -> None:
     """Execute the steps that have something to do, all of them or none.
 
-    Raises NotReady when PostgreSQL refuses one, or a lock is not to be had in ten seconds.
+    A deadlock, for one with the autovacuum of a table that was just filled, is tried again.
+    Raises NotReady when PostgreSQL refuses a step, or a lock is not to be had in ten seconds.
     """
+    for _ in range(_TRIES - 1):
+        try:
+            return _execute(conn, steps, where)
+        except pg_errors.DeadlockDetected:
+            continue
+    return _execute(conn, steps, where)
+
+
+def _execute(conn: psycopg.Connection[Any], steps: Sequence[Step], where: str) -> None:
     try:
         with conn.transaction():
             conn.execute("SET LOCAL lock_timeout = '10s'")

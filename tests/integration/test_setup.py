@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 from harness import Stack, Stream, answers_sql, edit, rows, wait_until
 from psycopg import conninfo, sql
+
+from cdc import steps
+from cdc.steps import Step
 
 pytestmark = pytest.mark.stack
 
@@ -377,3 +381,47 @@ def test_another_encoding_is_refused(made: Stream) -> None:
         "CREATE DATABASE {} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0").format(name))  # fmt: skip
 
     refused(made.cdc("setup", "-r", "r1", check=False), "encoding SQL_ASCII", "replica=r1")
+
+
+class Entangled(list[Step]):
+    """Steps that lock `a` and then `b`, while another session has `b` and waits for `a`."""
+
+    def __init__(self, dsn: str) -> None:
+        super().__init__(Step(t, sql.SQL("LOCK TABLE {}").format(sql.Identifier(t))) for t in "ab")
+        self.tries = 0
+        self._dsn = dsn
+        self._other = psycopg.connect(dsn)
+        self._other.execute("SET deadlock_timeout = '60s'")  # the other is not the one to be ended
+        self._other.execute("LOCK TABLE b")
+        self._thread = threading.Thread(target=self._want_a)
+
+    def _want_a(self) -> None:
+        with self._other as other:
+            other.execute("LOCK TABLE a")
+
+    def _waits(self) -> bool:
+        return bool(rows(self._dsn, "SELECT 1 FROM pg_locks WHERE NOT granted AND pid = %s",
+                         [self._other.info.backend_pid]))  # fmt: skip
+
+    def __iter__(self) -> Iterator[Step]:
+        self.tries += 1
+        first, second = super().__iter__()
+        yield first
+        if self.tries == 1:
+            self._thread.start()
+            wait_until(self._waits, "the other session waits for a")
+        yield second
+
+    def end(self) -> None:
+        self._thread.join()
+
+
+def test_a_deadlock_is_tried_again(made: Stream) -> None:
+    """When PostgreSQL ends setup's transaction as a deadlock's victim, setup does it again."""
+    made.sql("primary", "CREATE TABLE a (); CREATE TABLE b ()")
+    entangled = Entangled(made.primary)
+    with psycopg.connect(made.primary, autocommit=True) as conn:
+        steps.execute(conn, entangled, "primary")
+    entangled.end()
+
+    assert 2 == entangled.tries

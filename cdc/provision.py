@@ -72,11 +72,13 @@ SELECT 'SEQUENCE', n.nspname::text, c.relname::text
  WHERE n.nspname = ANY (%(schemas)s)
    AND CASE c.relkind WHEN 'S' THEN NOT has_sequence_privilege(%(role)s, c.oid, 'SELECT') END
 UNION ALL
-SELECT 'FUNCTION', NULL, f::regprocedure::text
-  FROM unnest(ARRAY['pg_logical_emit_message(boolean,text,text)', 'pg_control_system()',
-                    'pg_walfile_name(pg_lsn)', 'pg_current_wal_lsn()',
-                    'pg_current_wal_insert_lsn()']) AS f
- WHERE NOT has_function_privilege(%(role)s, f, 'EXECUTE')
+SELECT 'FUNCTION', NULL, p.oid::regprocedure::text FROM pg_proc p
+ WHERE p.oid = ANY (ARRAY[
+         to_regprocedure('pg_logical_emit_message(boolean,text,text)'),
+         to_regprocedure('pg_logical_emit_message(boolean,text,text,boolean)'), -- from 17 on
+         'pg_control_system()', 'pg_walfile_name(pg_lsn)', 'pg_current_wal_lsn()',
+         'pg_current_wal_insert_lsn()'])
+   AND NOT has_function_privilege(%(role)s, p.oid, 'EXECUTE')
  ORDER BY 1, 2, 3
 """
 

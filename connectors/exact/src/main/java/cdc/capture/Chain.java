@@ -9,7 +9,8 @@ import org.apache.kafka.connect.header.Headers;
 import org.apache.kafka.connect.source.SourceRecord;
 
 /**
- * The chain of transactions: each BEGIN names the END before it, in a header.
+ * The chain of transactions: each BEGIN names the END before it, and the server and timeline that
+ * sent it (see {@link Origin}), in headers.
  *
  * <p>Readers see by it that a transaction is missing before they apply anything of the next one,
  * also where that one is empty. Debezium's own link, {@code source.sequence}, stands only in rows,
@@ -61,10 +62,9 @@ final class Chain {
                     + debezium + ", the last one handed over ends at " + end + "; nothing is lost if the connector is"
                     + " restarted, it goes on from the last END that is stored");
         }
-        if (end == null) {
-            return record.headers();
-        }
-        return new ConnectHeaders(record.headers()).addLong(HEADER, end);
+        ConnectHeaders headers = new ConnectHeaders(record.headers());
+        headers.addString(Origin.HEADER, stream.origin());
+        return end == null ? headers : headers.addLong(HEADER, end);
     }
 
     /** What Debezium takes for the last commit: an END, or a message outside transactions. */

@@ -53,7 +53,7 @@ final class ServerTextTask extends PostgresConnectorTask {
                 .withTypeRegistry(new EverythingIsText(connection))
                 .withSchema(schema)
                 .jdbcMetadataConnection(connection)
-                .build());
+                .build(), Origin::of);
         return stream.connection();
     }
 

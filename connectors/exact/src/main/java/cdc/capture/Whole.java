@@ -10,7 +10,7 @@ import java.lang.reflect.Proxy;
 
 /**
  * A replication connection that hands on every event of every transaction the server sends, and
- * knows from where on.
+ * knows from where on, and whose history that is (see {@link Origin}).
  *
  * <p>When it resumes, Debezium searches the row that stands at the stored LSN and drops what comes
  * before it. The end of a commit is where the next record begins: if that is a row of a transaction
@@ -21,11 +21,14 @@ import java.lang.reflect.Proxy;
 final class Whole implements InvocationHandler {
 
     private final ReplicationConnection inner;
-    // Set by the thread that reads the stream, before it hands on anything of it.
+    private final Origin.Question question;
+    // Both set by the thread that reads the stream, before it hands on anything of it.
     private volatile Long from;
+    private volatile String origin;
 
-    Whole(ReplicationConnection inner) {
+    Whole(ReplicationConnection inner, Origin.Question question) {
         this.inner = inner;
+        this.question = question;
     }
 
     ReplicationConnection connection() {
@@ -36,6 +39,11 @@ final class Whole implements InvocationHandler {
     /** The LSN after which every commit is sent; null where the slot alone knows. */
     Long from() {
         return from;
+    }
+
+    /** Which server and timeline sends this stream. */
+    String origin() {
+        return origin;
     }
 
     @Override
@@ -49,6 +57,9 @@ final class Whole implements InvocationHandler {
                 // One without a position filters nothing.
                 arguments[i] = new WalPositionLocator();
             }
+        }
+        if (method.getName().equals("startStreaming")) {
+            origin = question.ask(inner);
         }
         try {
             return method.invoke(inner, arguments);

@@ -137,6 +137,14 @@ class ExactTaskTest {
     }
 
     @Test
+    void aTransactionSaysWhoseHistoryItBelongsTo() throws Exception {
+        Chain chain = new Chain(always(whole(null)));
+
+        assertEquals("7412/2", chain.link(begin(null)).lastWithName(Origin.HEADER).value());
+        assertNull(chain.link(end(20)).lastWithName(Origin.HEADER));
+    }
+
+    @Test
     void aTransactionKeepsItsOtherHeaders() throws Exception {
         SourceRecord begin = begin(5L);
         begin.headers().addString("other", "kept");
@@ -155,7 +163,7 @@ class ExactTaskTest {
                     return null;
                 });
         WalPositionLocator locator = new WalPositionLocator(Lsn.valueOf(5L), Lsn.valueOf(5L), null);
-        new Whole(inner).connection().startStreaming(Lsn.valueOf(5L), locator);
+        new Whole(inner, asked -> "7412/2").connection().startStreaming(Lsn.valueOf(5L), locator);
 
         assertTrue(locator.searchingEnabled());
         assertFalse(((WalPositionLocator) given.remove()).searchingEnabled());
@@ -228,7 +236,7 @@ class ExactTaskTest {
 
     /** A stream that was started at an LSN, or wherever its slot is. */
     private static Whole whole(Long from) throws Exception {
-        Whole stream = new Whole(answering(ReplicationConnection.class, "startStreaming", null));
+        Whole stream = new Whole(answering(ReplicationConnection.class, "startStreaming", null), asked -> "7412/2");
         if (from == null) {
             stream.connection().startStreaming(new WalPositionLocator());
         } else {
@@ -258,7 +266,7 @@ class ExactTaskTest {
             public void stop() {
                 records.clear();
             }
-        }, new Chain(always(new Whole(null))));
+        }, new Chain(always(new Whole(null, asked -> "7412/2"))));
         OffsetStorageReader reader = answering(OffsetStorageReader.class, "offset", stored);
         task.initialize(answering(SourceTaskContext.class, "offsetStorageReader", reader));
         return task;

@@ -21,6 +21,9 @@ from cdc.names import TableName
 #: The header in which the capture plugin names, at each BEGIN, the END before it.
 LINK = "cdc.previous"
 
+#: The header in which it names, at each BEGIN, the server and timeline that sent it.
+ORIGIN = "cdc.origin"
+
 HEARTBEAT_PREFIX = "cdc.heartbeat"
 BARRIER_PREFIX = "cdc.barrier"
 
@@ -44,7 +47,7 @@ Row = dict[str, Value]
 class Record(msgspec.Struct, frozen=True):
     """A record as it lies in the topic; `offset` is its own, the next to read is one more.
 
-    `link` is what its header LINK says, where it is a boundary.
+    `link` and `origin` are what its headers LINK and ORIGIN say, where it is a boundary.
     """
 
     topic: str
@@ -53,19 +56,28 @@ class Record(msgspec.Struct, frozen=True):
     leader_epoch: int | None
     value: bytes | None
     link: bytes | None = None
+    origin: bytes | None = None
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """The server and timeline that sent a transaction or wrote a heartbeat."""
+
+    system_id: str
+    timeline: int
 
 
 class Begin(msgspec.Struct, frozen=True):
     """The start of a source transaction, whose first record in the log stands at `lsn`.
 
     `previous` is the END LSN of the transaction captured before; None from a connector that knows
-    of none.
+    of none. `origin` is None where no capture plugin has said it.
     """
 
     txid: int
     lsn: int
     previous: int | None
     offset: int
+    origin: Origin | None = None
 
 
 class End(msgspec.Struct, frozen=True):
@@ -246,7 +258,8 @@ def _boundary(wire: _Wire, record: Record) -> Begin | End:
         raise ValueError("its id is not a transaction number and an LSN")
     txid, lsn = int(found[1]), int(found[2])
     if wire.status == "BEGIN":
-        return Begin(txid, lsn, _previous(record.link), record.offset)
+        link, origin = _previous(record.link), _origin(record.origin)
+        return Begin(txid, lsn, link, record.offset, origin)
     if wire.status != "END":
         raise ValueError(f"unknown transaction status {wire.status!r}")
     if wire.event_count is None or wire.ts_ms is None:
@@ -273,6 +286,15 @@ def _previous(link: bytes | None) -> int | None:
     if not link.isdigit():
         raise ValueError(f"its header {LINK} is no place in the log: {link[:20]!r}")
     return int(link)
+
+
+def _origin(header: bytes | None) -> Origin | None:
+    if header is None:
+        return None
+    system_id, _, timeline = header.decode().partition("/")
+    if not (system_id.isdigit() and timeline.isdigit()):
+        raise ValueError(f"its header {ORIGIN} names no server and timeline: {header[:40]!r}")
+    return Origin(system_id, int(timeline))
 
 
 def _content(text: str) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from cdc import barrier, counterparts, filling, snapshot, tables, topic
+from cdc import barrier, counterparts, filling, history, position, tables, topic
 from cdc.config import NOTHING_CHANGED, Config
 from cdc.counterparts import listed
 from cdc.errors import NotEmpty, NotReady, PositionLost, SchemaMismatch, UsageError
@@ -78,7 +78,7 @@ def make(
     barrier.connector(config)
     wanted = _wanted(selection, asked)
     copied = {n for n, r in recorded.items() if r.state == "copied"}
-    lost = _astray(config, where, reached) if reached else None
+    lost = _astray(config, where, reached, recorded) if reached else None
     if reached is None and copied:
         lost = "its position is missing, though tables count as filled"
     everything = not asked
@@ -252,13 +252,26 @@ def _with_parents(fill: Collection[Table], partitioned: Sequence[Table]) -> froz
     return frozenset([t.oid for t in fill] + [t.oid for t in partitioned if t.name in above])
 
 
-def _astray(config: Config, where: topic.TopicInfo, reached: Reached) -> str | None:
+def _astray(
+    config: Config,
+    where: topic.TopicInfo,
+    reached: Reached,
+    recorded: Mapping[TableName, Coverage],
+) -> str | None:
     """Say why the stream cannot go on from the replica's position, None when it can."""
-    server = snapshot.identify(config.primary.dsn, f"cdc-{config.name}/bootstrap")
-    if server.system_id != reached.system_id:
+    primary = history.read(config.primary.dsn, f"cdc-{config.name}/bootstrap")
+    if primary.system_id != reached.system_id:
         return "the primary is another server (system identifier differs)"
-    if server.timeline != reached.timeline:
-        return f"the primary is on timeline {server.timeline}, the replica on {reached.timeline} (failover)"
+    if primary.timeline != reached.timeline:
+        end = primary.end_of(reached.timeline)
+        holds = position.holds(reached.applied_lsn, recorded.values())
+        if end is None or holds > end:
+            return f"the primary is on timeline {primary.timeline}, the replica on {reached.timeline} (failover)"
+        # What is copied now is more of the new timeline than the position knows to be safe.
+        return (
+            f"the primary was switched over to timeline {primary.timeline}, nothing was lost, but "
+            "the replica's daemon has not followed it yet: let `cdc run` do that first"
+        )
     if where.topic_id != reached.topic_id:
         return "the topic was deleted and made anew"
     low, high = barrier.bounds(config)

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import msgspec
 import psycopg
 
 from cdc import lsn as lsns
-from cdc.errors import BrokenStream, MalformedRecord, NotReady
-from cdc.events import HEARTBEAT_PREFIX, End, Message
+from cdc.errors import MalformedRecord, NotReady
+from cdc.events import HEARTBEAT_PREFIX, End, Message, Origin
 from cdc.names import TableName
 
 Connection = psycopg.Connection[Any]
@@ -41,10 +42,14 @@ class HeartbeatContent(msgspec.Struct, frozen=True):
     timeline: int
     lsn: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-F]{1,8}/[0-9A-F]{1,8}\Z")]
 
+    @property
+    def origin(self) -> Origin:
+        return Origin(self.system, self.timeline)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Position:
-    """One row of cdc.position."""
+    """One row of cdc.position; `applied_ms` is when the last transaction committed, since 1970."""
 
     stream: str
     topic: str
@@ -56,6 +61,7 @@ class Position:
     timeline: int
     ring: tuple[tuple[int, int], ...]
     generation: int
+    applied_ms: int | None = None
 
 
 #: Of a table in cdc.tables; `cdc.filling` tells what each means.
@@ -118,7 +124,8 @@ def load(conn: Connection, stream: str) -> tuple[Position, dict[TableName, Cover
     try:
         row = conn.execute(
             "SELECT stream, topic, topic_id, next_offset, leader_epoch, applied_lsn - '0/0',"
-            " system_id, timeline, ring, generation, (SELECT jsonb_agg(jsonb_build_array("
+            " system_id, timeline, ring, generation,"
+            " (extract(epoch FROM applied_at) * 1000)::bigint, (SELECT jsonb_agg(jsonb_build_array("
             " schema_name, table_name, state, (snapshot_lsn - '0/0')::text)) FROM cdc.tables t"
             " WHERE t.stream = p.stream) FROM cdc.position p WHERE stream = %s",
             [stream],
@@ -140,10 +147,11 @@ def load(conn: Connection, stream: str) -> tuple[Position, dict[TableName, Cover
         timeline=row[7],
         ring=tuple((int(txid), int(end)) for txid, end in row[8]),
         generation=row[9],
+        applied_ms=row[10],
     )
     coverage = {
         TableName(schema, name): Coverage(state, None if at is None else int(at))
-        for schema, name, state, at in row[10] or ()
+        for schema, name, state, at in row[11] or ()
     }
     return position, coverage
 
@@ -152,6 +160,11 @@ def generation(conn: Connection, stream: str) -> int | None:
     """Return the position's generation, None when the stream has none here any more."""
     row = conn.execute("SELECT generation FROM cdc.position WHERE stream = %s", [stream]).fetchone()
     return None if row is None else int(row[0])
+
+
+def holds(applied_lsn: int, coverage: Iterable[Coverage]) -> int:
+    """Return the LSN up to which commits of the primary may be on the replica, copies included."""
+    return max([applied_lsn, *(table.snapshot_lsn or 0 for table in coverage)])
 
 
 def advance(
@@ -173,6 +186,7 @@ def advance(
         leader_epoch=ends[-1].leader_epoch,
         applied_lsn=new[-1].lsn if new else position.applied_lsn,
         ring=(*position.ring, *((end.txid, end.lsn) for end in new))[-RING:],
+        applied_ms=new[-1].commit_ms if new else position.applied_ms,
     )
     updated = conn.execute(
         "UPDATE cdc.position SET next_offset = %(next)s, leader_epoch = %(epoch)s,"
@@ -180,7 +194,7 @@ def advance(
         " applied_at = coalesce(to_timestamp(%(at)s::float8 / 1000), applied_at),"
         " heartbeat_at = coalesce(to_timestamp(%(heartbeat)s::float8), heartbeat_at),"
         " heartbeat_lsn = coalesce(%(heartbeat_lsn)s::pg_lsn, heartbeat_lsn),"
-        " ring = %(ring)s::jsonb, rows_applied = rows_applied + %(rows)s,"
+        " timeline = %(timeline)s, ring = %(ring)s::jsonb, rows_applied = rows_applied + %(rows)s,"
         " transactions_applied = transactions_applied + %(transactions)s,"
         " unmatched_updates = unmatched_updates + %(updates)s,"
         " unmatched_deletes = unmatched_deletes + %(deletes)s, updated_at = clock_timestamp()"
@@ -193,6 +207,7 @@ def advance(
             "at": new[-1].commit_ms if new else None,
             "heartbeat": heartbeat and heartbeat.ts,
             "heartbeat_lsn": heartbeat and heartbeat.lsn,
+            "timeline": moved.timeline,
             "ring": json.dumps(moved.ring),
             "rows": written.rows,
             "transactions": len(new),
@@ -209,10 +224,7 @@ def advance(
 
 
 def heartbeat(message: Message, at: Position) -> HeartbeatContent | None:
-    """Return what a heartbeat of the connector says, None for any other message.
-
-    Raises BrokenStream when its server is not the one of the position, MalformedRecord.
-    """
+    """Return what a heartbeat of the connector says, None for any other message; MalformedRecord."""
     if message.prefix != HEARTBEAT_PREFIX or message.txid is None:
         return None
     try:
@@ -225,18 +237,6 @@ def heartbeat(message: Message, at: Position) -> HeartbeatContent | None:
             topic=at.topic,
             offset=message.offset,
         ) from error
-    if (found.system, found.timeline) != (at.system_id, at.timeline):
-        raise BrokenStream(
-            f"the primary is another server than this replica was filled from: system "
-            f"{found.system} timeline {found.timeline}, expected {at.system_id} timeline "
-            f"{at.timeline} (a failover, or a restored copy)",
-            safe="nothing after it was applied; the replica may hold commits that the new "
-            f"primary does not have: the last applied one ends at {lsns.show(at.applied_lsn)}",
-            next="fill the replica from the new primary: `cdc bootstrap --overwrite`",
-            topic=at.topic,
-            offset=message.offset,
-            lsn=message.lsn,
-        )
     return found
 
 

@@ -22,12 +22,13 @@ from cdc.apply import Applier
 from cdc.batch import Batch, Buffer, Held, Torn
 from cdc.config import Config
 from cdc.errors import BrokenStream, MalformedRecord, NotReady, Unreachable
-from cdc.events import Message, Record
+from cdc.events import Begin, Event, Message, Origin, Record
 from cdc.guard import Guard
+from cdc.history import Succession
 from cdc.ledger import Incomplete, Ledger
 from cdc.lookahead import Lookahead
 from cdc.names import TableName
-from cdc.position import Fenced, Written
+from cdc.position import Fenced, HeartbeatContent, Written
 from cdc.source import Source
 from cdc.writing import Turn
 
@@ -63,6 +64,7 @@ class Replicator:
         self._source = Source(config, config.group(replica), self._kafka_trouble)
         self._teller = daemon.Teller(config.name)
         self._guard = Guard(config)
+        self._succession = Succession(config, replica)
         self._skip_to: int | None = None
         self._failures = 0  # since something was applied
         self._refused = False  # the replica has refused something since then
@@ -186,6 +188,7 @@ class Replicator:
                 return True
             self._tell(turn)
             self._guard.again()
+            self._succession.again(turn.position, turn.holds)
             self._source.watch(turn.position)
             records = self._source.read(_RECORDS, _WAIT)
             for record in records:
@@ -200,14 +203,16 @@ class Replicator:
         try:
             event = events.decode(record)
             if isinstance(event, Message):
-                # Before the ledger: after a failover LSNs go back, and new commits look repeated.
                 heartbeat = position.heartbeat(event, turn.position)
+            # Before the ledger: after a failover LSNs go back, and new commits look repeated.
+            self._from(turn, event, heartbeat)
             step = turn.ledger.accept(event)
         except Incomplete as found:
             self._flush(turn)
             raise Resume(turn.ahead.later_copy(found, self._config, self._name)) from None
         except (BrokenStream, MalformedRecord) as error:
             self._flush(turn)  # what came whole before it is applied
+            self._succession.explain(turn.position, turn.holds)
             error.at(topic=record.topic, partition=record.partition, replica=self._name)
             raise
         if isinstance(step, Message):
@@ -216,6 +221,18 @@ class Replicator:
             turn.buffer.add(step)
             if turn.buffer.full:
                 self._flush(turn)
+
+    def _from(self, turn: Turn, event: Event, heartbeat: HeartbeatContent | None) -> None:
+        """Follow the primary to a new timeline where nothing was lost; raises BrokenStream."""
+        if isinstance(event, Begin):
+            origin, lsn = event.origin, event.lsn
+        elif isinstance(event, Message) and heartbeat is not None:
+            origin, lsn = heartbeat.origin, event.lsn
+        else:
+            return
+        if origin not in (None, Origin(turn.position.system_id, turn.position.timeline)):
+            self._flush(turn)
+            turn.position = self._succession.follow(turn.position, turn.holds, origin, lsn)
 
     def _flush(self, turn: Turn) -> None:
         """Write every whole transaction collected, and a piece of one that is too large to wait."""

@@ -69,12 +69,6 @@ class Blocker:
         return f"pid {self.pid} ({self.who})" if self.pid else f"prepared transaction {self.who}"
 
 
-def identify(dsn: str, application: str) -> Server:
-    """Ask a server for its system identifier and timeline."""
-    with contextlib.closing(_walsender(dsn, application)) as conn:
-        return _identify(conn)
-
-
 @contextlib.contextmanager
 def exported(
     dsn: str,

@@ -265,20 +265,21 @@ class Source:
 def record(message: Message, topic_name: str) -> Record:
     """Return what the client gave, in our words; `message` carries no error."""
     epoch, value = message.leader_epoch(), message.value()
+    # Asked for at boundaries only: for rows the list of headers would cost more than the rest.
+    headers = dict(message.headers() or ()) if events.is_boundary(value) else {}
     return Record(
         topic_name,
         PARTITION,
         message.offset() or 0,
         None if epoch is None or epoch < 0 else epoch,
         value,
-        # Asked for at boundaries only: for rows the list of headers would cost more than the rest.
-        _link(message) if events.is_boundary(value) else None,
+        _bytes(headers.get(events.LINK)),
+        _bytes(headers.get(events.ORIGIN)),
     )
 
 
-def _link(message: Message) -> bytes | None:
-    found = dict(message.headers() or ()).get(events.LINK)
-    return found if isinstance(found, bytes) else None
+def _bytes(header: str | bytes | None) -> bytes | None:
+    return header if isinstance(header, bytes) else None
 
 
 def _fixed(config: Config, group: str) -> dict[str, Any]:

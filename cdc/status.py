@@ -9,17 +9,22 @@ from typing import Any
 
 import psycopg
 
-from cdc import daemon, lag, position, postgres
+from cdc import daemon, history, lag, position, postgres
 from cdc import lsn as lsns
 from cdc.config import Config
-from cdc.errors import CdcError
+from cdc.errors import BrokenStream, CdcError
+from cdc.history import History
+
+#: Seconds without anything applied after which `cdc status` says so; heartbeats come more often.
+_SILENT = 30.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReplicaStatus:
     """One replica.
 
-    `state` is one of unreachable, not set up, not filled, copying, catching up, live;
+    `state` is one of unreachable, not set up, not filled, copying, catching up, live, diverged (it
+    holds commits that the primary, failed over, does not have);
     `lag_seconds` is None where it is unknown; `daemon` is the state it last recorded, or "not
     connected" where it recorded to be applying, or to wait a while ago, and holds no lock.
     """
@@ -52,14 +57,15 @@ class Status:
 
 def read(config: Config, names: Sequence[str]) -> Status:
     """Return the status of the replicas `names`; what cannot be read is said in it, not raised."""
-    now, trouble = None, None
+    now, primary, trouble = None, None, None
     try:
         now = _primary_clock(config)
+        primary = history.read(config.primary.dsn, config.application_name("primary", "status"))
     except CdcError as error:
         trouble = error.what
     except psycopg.Error as error:
         trouble = postgres.first_line(error)
-    return Status(tuple(_replica(config, name, now) for name in names), trouble)
+    return Status(tuple(_replica(config, name, now, primary) for name in names), trouble)
 
 
 def _primary_clock(config: Config) -> float:
@@ -73,10 +79,13 @@ def _connect(config: Config, dsn: str, name: str) -> psycopg.Connection[Any]:
     return postgres.connect(dsn, config.application_name(name, "status"), autocommit=True)
 
 
-def _replica(config: Config, name: str, now: float | None) -> ReplicaStatus:
+def _replica(
+    config: Config, name: str, now: float | None, primary: History | None
+) -> ReplicaStatus:
     try:
         with contextlib.closing(_connect(config, config.replica(name).dsn, name)) as conn:
-            return _read_replica(conn, config, name, now)
+            found = _read_replica(conn, config, name, now)
+            return found if primary is None else _diverged(conn, config, found, primary)
     except psycopg.errors.UndefinedTable:
         return ReplicaStatus(name, "not set up", error="run `cdc setup`")
     except CdcError as error:
@@ -95,7 +104,8 @@ def _read_replica(
         " extract(epoch FROM clock_timestamp() - d.updated_at)::float8,"
         " (SELECT count(*) FROM cdc.tables t WHERE t.stream = p.stream),"
         " (SELECT count(*) FROM cdc.tables t WHERE t.stream = p.stream AND state <> 'copied'),"
-        " (SELECT max(snapshot_lsn) - '0/0' FROM cdc.tables t WHERE t.stream = p.stream)"
+        " (SELECT max(snapshot_lsn) - '0/0' FROM cdc.tables t WHERE t.stream = p.stream),"
+        " extract(epoch FROM clock_timestamp() - p.updated_at)::float8"
         " FROM cdc.position p LEFT JOIN cdc.daemon d USING (stream) WHERE p.stream = %s",
         [config.name],
     ).fetchone()
@@ -104,6 +114,8 @@ def _read_replica(
     applied, snapshot, copying = int(row[0]), int(row[12] or 0), row[11]
     locked = position.lock_holder(conn, config.name) is not None
     said, error = _daemon(row[7] or "never ran", row[8], row[9] or 0.0, locked=locked)
+    if said == "applying":
+        error = error or _silence(config, row[13])
     behind = None if now is None else lag.seconds(now, row[3], config.connect.heartbeat)
     state = "copying" if copying else "catching up" if applied < snapshot else "live"
     return ReplicaStatus(
@@ -119,6 +131,31 @@ def _read_replica(
         row[5],
         row[6],
         error,
+    )
+
+
+def _diverged(
+    conn: psycopg.Connection[Any], config: Config, found: ReplicaStatus, primary: History
+) -> ReplicaStatus:
+    """Say so when the primary was failed over to a server that lacks what the replica holds."""
+    if found.applied_lsn is None:
+        return found
+    at, coverage = position.load(conn, config.name)
+    try:
+        history.require(at, position.holds(at.applied_lsn, coverage.values()), primary)
+    except BrokenStream as error:
+        return dataclasses.replace(found, state="diverged", lag_seconds=None, error=str(error))
+    return found
+
+
+def _silence(config: Config, age: float) -> str | None:
+    """Say what it means that nothing has been applied for so many seconds, though a daemon could."""
+    if age <= max(_SILENT, 5 * config.connect.heartbeat):
+        return None
+    return (
+        f"nothing has been applied for {age:.0f} s, not even a heartbeat: unless a large transaction "
+        "is on its way the connector sends nothing, whatever Connect says of its state "
+        "(docs/operations.md)"
     )
 
 

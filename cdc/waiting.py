@@ -32,9 +32,13 @@ class Standing:
     timeline: int
     daemon: bool
 
-    def reached(self, lsn: int) -> bool:
-        """Tell whether everything that ends at or below `lsn` is there, in every table."""
-        return self.unfilled == 0 and self.applied_lsn >= max(lsn, self.complete_at)
+    def reached(self, lsn: int, timeline: int) -> bool:
+        """Tell whether everything that ends at or below `lsn` is there, in every table.
+
+        Before it has followed the primary to `timeline`, its LSNs are not the primary's.
+        """
+        there = self.unfilled == 0 and self.timeline >= timeline
+        return there and self.applied_lsn >= max(lsn, self.complete_at)
 
 
 def standing(replica: Connection, stream: str, daemon_name: str) -> Standing:
@@ -60,14 +64,16 @@ def standing(replica: Connection, stream: str, daemon_name: str) -> Standing:
     return Standing(int(row[0]), int(row[1]), row[2], row[3], row[4], row[5])
 
 
-def until(look: Callable[[], Standing], lsn: int, timeout: float, replica: str) -> float:
-    """Look until everything up to `lsn` is there; return the seconds it took.
+def until(
+    look: Callable[[], Standing], lsn: int, timeout: float, replica: str, timeline: int = 0
+) -> float:
+    """Look until everything up to `lsn` of `timeline` is there; return the seconds it took.
 
     Raises WaitTimeout saying where the replica is and whether its daemon runs.
     """
     started = time.monotonic()
     looks = 0
-    while not (seen := look()).reached(lsn):
+    while not (seen := look()).reached(lsn, timeline):
         waited = time.monotonic() - started
         if waited >= timeout:
             raise _timeout(seen, lsn, timeout, replica)

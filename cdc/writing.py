@@ -62,6 +62,11 @@ class Turn:
     ahead: Lookahead
     in_transaction: bool = False
 
+    @property
+    def holds(self) -> int:
+        """The LSN up to which commits of the primary may be on the replica, copies included."""
+        return position.holds(self.position.applied_lsn, self.buffer.coverage.values())
+
 
 def connect(config: Config, replica: str) -> psycopg.Connection[Any]:
     """Open the session that will hold the lock; Unreachable when the server does not let us in."""

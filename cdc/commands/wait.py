@@ -6,8 +6,9 @@ import contextlib
 from typing import Any
 
 import click
+import psycopg
 
-from cdc import barrier, postgres, snapshot, waiting
+from cdc import barrier, history, position, postgres, waiting
 from cdc import lsn as lsns
 from cdc.commands.options import Common, Seconds, common, emit
 from cdc.config import NOTHING_CHANGED, Config, Duration
@@ -53,8 +54,9 @@ def wait(said: Common, lsn: int | None, now: bool, timeout: float) -> None:
         def look() -> waiting.Standing:
             return waiting.standing(replica, config.name, config.application_name(name, "apply"))
 
-        target = _mark(config, name, look()) if lsn is None else lsn
-        seconds = waiting.until(look, target, timeout, name)
+        look()  # says what is wrong with a replica that was never filled
+        target, timeline = (lsn, 0) if lsn is not None else _mark(config, name, replica)
+        seconds = waiting.until(look, target, timeout, name, timeline)
     emit(
         said,
         {"replica": name, "lsn": lsns.show(target), "seconds": round(seconds, 3)},
@@ -62,22 +64,26 @@ def wait(said: Common, lsn: int | None, now: bool, timeout: float) -> None:
     )
 
 
-def _mark(config: Config, name: str, seen: waiting.Standing) -> int:
-    """Write a barrier; return an LSN above all commits before it and at or below its own END."""
+def _mark(config: Config, name: str, replica: psycopg.Connection[Any]) -> tuple[int, int]:
+    """Write a barrier; return an LSN above all commits before it and at or below its own END.
+
+    And the timeline that it is on. Raises BrokenStream or PositionLost where the replica holds
+    what this primary does not have.
+    """
     application = config.application_name(name, "wait")
-    server = snapshot.identify(config.primary.dsn, application)
-    if (server.system_id, server.timeline) != (seen.system_id, seen.timeline):
+    at, coverage = position.load(replica, config.name)
+    primary = history.read(config.primary.dsn, application)
+    history.require(at, position.holds(at.applied_lsn, coverage.values()), primary)
+    if at.timeline > primary.timeline:
         raise PositionLost(
-            f"the replica was filled from system {seen.system_id}, timeline {seen.timeline}; the "
-            f"primary is system {server.system_id}, timeline {server.timeline}: LSNs of the two "
-            "cannot be compared",
+            f"the replica follows timeline {at.timeline}, the server that primary.dsn leads to is on "
+            f"timeline {primary.timeline}: LSNs of the two cannot be compared",
             safe=NOTHING_CHANGED,
-            next="`cdc status` says what the failover means; fill the replica anew: "
-            "`cdc bootstrap --overwrite`",
+            next="let primary.dsn lead to the primary of today",
             replica=name,
         )
     with contextlib.closing(
         postgres.connect(config.primary.dsn, application, autocommit=True)
-    ) as primary:
+    ) as conn:
         # The message ends at mark.lsn and its commit beyond it: an END above mark.lsn will come.
-        return barrier.emit(primary).lsn + 1
+        return barrier.emit(conn).lsn + 1, primary.timeline

@@ -12,10 +12,12 @@ from unittest import mock
 
 import pytest
 
+from cdc import history
 from cdc.batch import Batch, Buffer
 from cdc.config import Apply, Config, Connect, Kafka, Primary, Replica
 from cdc.errors import BrokenStream, CdcError, Unreachable
 from cdc.events import Change, End, Record
+from cdc.history import History
 from cdc.ledger import Incomplete, Ledger
 from cdc.lookahead import Lookahead
 from cdc.names import TableName
@@ -29,7 +31,7 @@ RING = ((7, APPLIED),)
 
 def new_turn() -> Turn:
     """Return a daemon's turn on a replica whose last commit ends at APPLIED; no server is asked."""
-    position = Position("app", "cdc.app", "id", 5, None, APPLIED, "one", 1, RING, 0)
+    position = Position("app", "cdc.app", "id", 5, None, APPLIED, "7", 1, RING, 0)
     return Turn(
         mock.Mock(closed=False),
         mock.Mock(),
@@ -72,20 +74,64 @@ def heartbeat(previous: int, system: str, timeline: int) -> list[Record]:
 
 
 @pytest.mark.parametrize("previous", [APPLIED, APPLIED - 500])
-def test_another_primary_halts_also_where_its_log_looks_repeated(previous: int) -> None:
+def test_a_heartbeat_tells_of_a_failover_where_the_log_looks_repeated(
+    previous: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a failover LSNs go back: what the new primary sends looks applied, its name tells."""
+    monkeypatch.setattr(history, "read", lambda *_: History("7", 2, ((1, APPLIED - 1),)))
     turn, daemon = new_turn(), replicator()
-    begin, message = heartbeat(previous, "one", 2)
+    begin, message = heartbeat(previous, "7", 2)
     daemon._take(turn, begin)
 
-    with pytest.raises(BrokenStream, match="another server"):
+    with pytest.raises(BrokenStream, match="lacks 1 commit applied here"):
         daemon._take(turn, message)
+
+
+def next_transaction(origin: bytes | None) -> list[Record]:
+    """Return the transaction that the chain expects, sent by `origin`."""
+    begin: dict[str, Any] = {"status": "BEGIN", "id": f"8:{APPLIED + 5}"}
+    end = {
+        "status": "END", "id": f"8:{APPLIED + 20}", "event_count": 0, "data_collections": [],
+        "ts_ms": 1,
+    }  # fmt: skip
+    return [
+        Record("cdc.app", 0, 5, None, json.dumps(begin).encode(), b"%d" % APPLIED, origin),
+        Record("cdc.app", 0, 6, None, json.dumps(end).encode()),
+    ]
+
+
+def test_the_next_link_of_the_chain_is_not_taken_from_a_history_that_lacks_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """New LSNs may overtake the old ones, and Debezium's chain then goes on as if nothing were."""
+    monkeypatch.setattr(history, "read", lambda *_: History("7", 2, ((1, APPLIED - 1),)))
+    turn, daemon = new_turn(), replicator()
+
+    with pytest.raises(BrokenStream, match="lacks 1 commit applied here"):
+        daemon._take(turn, next_transaction(b"7/2")[0])
+
+
+@pytest.mark.parametrize(("origin", "timeline"), [(None, 1), (b"7/1", 1), (b"7/2", 2)])
+def test_a_switchover_without_loss_is_followed(
+    origin: bytes | None, timeline: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the timeline ended at or after the last commit applied, the next one is taken."""
+    monkeypatch.setattr(history, "read", lambda *_: History("7", 2, ((1, APPLIED),)))
+    turn, daemon = new_turn(), replicator()
+    for record in next_transaction(origin):
+        daemon._take(turn, record)
+
+    taken = turn.buffer.take()
+
+    assert taken is not None
+    assert [APPLIED + 20] == [e.lsn for e in taken.ends]
+    assert timeline == turn.position.timeline
 
 
 def test_a_repeated_heartbeat_does_not_count() -> None:
     """A heartbeat that comes again is older than what was applied: freshness must not go back."""
     turn, daemon = new_turn(), replicator()
-    for record in heartbeat(APPLIED - 500, "one", 1):
+    for record in heartbeat(APPLIED - 500, "7", 1):
         daemon._take(turn, record)
 
     assert turn.buffer.heartbeat is None

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_connectors import config
 
@@ -130,6 +130,7 @@ def test_what_comes_again_from_before_the_fork_changes_nothing() -> None:
         follow(position, 1, 0x3000149, THIRD)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=5), st.data())
 def test_only_what_every_switch_kept_is_followed(lengths: list[int], data: st.DataObject) -> None:
     """Along any chain of switches: followed exactly when nothing held lies beyond a switch."""

@@ -53,6 +53,9 @@ class Standby:
 
     def copy(self, slot: str | None = None) -> None:
         """Copy the primary as it is now; with `slot` through a physical slot of that name."""
+        self.data.mkdir(mode=0o700)
+        if user := layout.owner():
+            os.chown(self.data, user.uid, user.gid)
         self._run(
             "pg_basebackup", "-D", str(self.data), "-h", "127.0.0.1", "-p", str(self._port),
             "-U", "postgres", "-R", "-X", "stream", "-c", "fast",

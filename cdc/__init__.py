@@ -7,7 +7,7 @@ Read the modules in the order data flows:
 worth it) → `changes` (net change per key) → `catalog` (the replica's tables) → `statements` (SQL)
 → `targets` (tables and their stages) → `replay` (one event) → `apply` (sets of rows) → `position`
 (where the replica is, in the transaction that wrote the rows) → `policy` (what is tried again)
-→ `guard` (is the connector still ours?) → `writing` (the lock, and a turn from a known place)
+→ `guard` (is the connector still ours?) → `history` (is the primary still the same?) → `writing` (the lock, and a turn from a known place)
 → `lookahead` (further on in the log) → `replicator` (the loop) → `daemon` (what it tells) → `lag`.
 
 Beside the flow: `bootstrap` fills a replica (`planning`, `counterparts`, `snapshot`, `clients`,

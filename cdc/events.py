@@ -15,14 +15,13 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from cdc import origins
 from cdc.errors import MalformedRecord
 from cdc.names import TableName
+from cdc.origins import Origin
 
 #: The header in which the capture plugin names, at each BEGIN, the END before it.
 LINK = "cdc.previous"
-
-#: The header in which it names, at each BEGIN, the server and timeline that sent it.
-ORIGIN = "cdc.origin"
 
 HEARTBEAT_PREFIX = "cdc.heartbeat"
 BARRIER_PREFIX = "cdc.barrier"
@@ -47,7 +46,7 @@ Row = dict[str, Value]
 class Record(msgspec.Struct, frozen=True):
     """A record as it lies in the topic; `offset` is its own, the next to read is one more.
 
-    `link` and `origin` are what its headers LINK and ORIGIN say, where it is a boundary.
+    `link` and `origin` are what its headers LINK and `origins.HEADER` say, where it is a boundary.
     """
 
     topic: str
@@ -57,13 +56,6 @@ class Record(msgspec.Struct, frozen=True):
     value: bytes | None
     link: bytes | None = None
     origin: bytes | None = None
-
-
-class Origin(msgspec.Struct, frozen=True):
-    """The server and timeline that sent a transaction or wrote a heartbeat."""
-
-    system_id: str
-    timeline: int
 
 
 class Begin(msgspec.Struct, frozen=True):
@@ -258,7 +250,7 @@ def _boundary(wire: _Wire, record: Record) -> Begin | End:
         raise ValueError("its id is not a transaction number and an LSN")
     txid, lsn = int(found[1]), int(found[2])
     if wire.status == "BEGIN":
-        link, origin = _previous(record.link), _origin(record.origin)
+        link, origin = _previous(record.link), origins.parse(record.origin)
         return Begin(txid, lsn, link, record.offset, origin)
     if wire.status != "END":
         raise ValueError(f"unknown transaction status {wire.status!r}")
@@ -286,15 +278,6 @@ def _previous(link: bytes | None) -> int | None:
     if not link.isdigit():
         raise ValueError(f"its header {LINK} is no place in the log: {link[:20]!r}")
     return int(link)
-
-
-def _origin(header: bytes | None) -> Origin | None:
-    if header is None:
-        return None
-    system_id, _, timeline = header.decode().partition("/")
-    if not (system_id.isdigit() and timeline.isdigit()):
-        raise ValueError(f"its header {ORIGIN} names no server and timeline: {header[:40]!r}")
-    return Origin(system_id, int(timeline))
 
 
 def _content(text: str) -> bytes:

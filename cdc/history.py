@@ -22,7 +22,7 @@ from cdc import lsn as lsns
 from cdc import postgres
 from cdc.config import Config
 from cdc.errors import BrokenStream, CdcError, NotReady
-from cdc.events import Origin
+from cdc.origins import Origin
 from cdc.position import RING, Position
 
 log = logging.getLogger(__name__)

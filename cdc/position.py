@@ -17,8 +17,9 @@ import psycopg
 
 from cdc import lsn as lsns
 from cdc.errors import MalformedRecord, NotReady
-from cdc.events import HEARTBEAT_PREFIX, End, Message, Origin
+from cdc.events import HEARTBEAT_PREFIX, End, Message
 from cdc.names import TableName
+from cdc.origins import Origin
 
 Connection = psycopg.Connection[Any]
 

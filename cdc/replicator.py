@@ -22,12 +22,13 @@ from cdc.apply import Applier
 from cdc.batch import Batch, Buffer, Held, Torn
 from cdc.config import Config
 from cdc.errors import BrokenStream, MalformedRecord, NotReady, Unreachable
-from cdc.events import Begin, Event, Message, Origin, Record
+from cdc.events import Begin, Event, Message, Record
 from cdc.guard import Guard
 from cdc.history import Succession
 from cdc.ledger import Incomplete, Ledger
 from cdc.lookahead import Lookahead
 from cdc.names import TableName
+from cdc.origins import Origin
 from cdc.position import Fenced, HeartbeatContent, Written
 from cdc.source import Source
 from cdc.writing import Turn

@@ -13,7 +13,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from cdc import events, topic
+from cdc import events, origins, topic
 from cdc.config import Config
 from cdc.errors import CdcError, PositionLost, Unreachable
 from cdc.events import Record
@@ -274,7 +274,7 @@ def record(message: Message, topic_name: str) -> Record:
         None if epoch is None or epoch < 0 else epoch,
         value,
         _bytes(headers.get(events.LINK)),
-        _bytes(headers.get(events.ORIGIN)),
+        _bytes(headers.get(origins.HEADER)),
     )
 
 

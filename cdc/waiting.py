@@ -32,7 +32,7 @@ class Standing:
     timeline: int
     daemon: bool
 
-    def reached(self, lsn: int, timeline: int) -> bool:
+    def reached(self, lsn: int, timeline: int = 0) -> bool:
         """Tell whether everything that ends at or below `lsn` is there, in every table.
 
         Before it has followed the primary to `timeline`, its LSNs are not the primary's.

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from cdc import barrier, position, postgres, snapshot, waiting
+from cdc import barrier, history, position, postgres, waiting
 from cdc import lsn as lsns
 from cdc.config import Config
 from cdc.errors import NotReady, PositionLost
@@ -97,7 +97,7 @@ def open_replica(
     Raises Unreachable, NotReady while it is being filled, PositionLost when it follows another
     primary.
     """
-    server = snapshot.identify(config.primary.dsn, _application(config))
+    server = history.read(config.primary.dsn, _application(config))
     conn = _reading(stack, config, config.replica(name).dsn, patience)
     at, coverage = position.load(conn, config.name)
     if (at.system_id, at.timeline) != (server.system_id, server.timeline):

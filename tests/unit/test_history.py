@@ -14,8 +14,8 @@ from test_connectors import config
 
 from cdc import history
 from cdc.errors import BrokenStream, NotReady
-from cdc.events import Origin
 from cdc.history import History, Succession
+from cdc.origins import Origin
 from cdc.position import RING, Position
 
 #: As PostgreSQL 16 writes it.

@@ -214,7 +214,12 @@ class Replicator:
         except (BrokenStream, MalformedRecord) as error:
             self._flush(turn)  # what came whole before it is applied
             self._succession.explain(turn.position, turn.holds)
-            error.at(topic=record.topic, partition=record.partition, replica=self._name)
+            error.at(
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                replica=self._name,
+            )
             raise
         if isinstance(step, Message):
             turn.buffer.heartbeat = heartbeat or turn.buffer.heartbeat

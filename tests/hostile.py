@@ -427,7 +427,7 @@ def beat(name: str, change: Callable[[Wire], object], halts: type[Halt], says: s
 beat("a heartbeat of another system", content(lambda c: c.update(system="1")), BrokenStream,
      "the primary is another server")  # fmt: skip
 beat("a heartbeat of another timeline", content(lambda c: c.update(timeline=2)), BrokenStream,
-     "the primary is another server")  # fmt: skip
+     "the connector sends timeline 2")  # fmt: skip
 for _path in ("ts", "system", "timeline", "lsn"):
     beat(
         f"a heartbeat without {_path}",

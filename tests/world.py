@@ -27,6 +27,7 @@ from cdc.changes import Key, TableChanges
 from cdc.config import Apply, Config, Connect, Kafka, Primary, Replica
 from cdc.errors import CdcError, Halt
 from cdc.events import UNCHANGED, Change, Row, Value
+from cdc.history import History
 from cdc.names import TableName
 from cdc.position import Coverage, Position, Written
 from cdc.replay import Replay
@@ -197,7 +198,8 @@ class Connection:
         ]  # fmt: skip
         return Result([
             (at.stream, at.topic, at.topic_id, at.next_offset, at.leader_epoch, at.applied_lsn,
-             at.system_id, at.timeline, [list(link) for link in at.ring], at.generation, tables)
+             at.system_id, at.timeline, [list(link) for link in at.ring], at.generation,
+             at.applied_ms, tables)
         ])  # fmt: skip
 
     def _advance(self, text: str, given: dict[str, Any]) -> Result:
@@ -215,6 +217,7 @@ class Connection:
             next_offset=given["next"],
             leader_epoch=given["epoch"],
             applied_lsn=lsn.parse(given["lsn"]),
+            timeline=given["timeline"],
             ring=tuple((txid, end) for txid, end in json.loads(given["ring"])),
         )
         return Result(rowcount=1)
@@ -410,11 +413,18 @@ class World:
                 ("cdc.source.Source.watch", lambda _source, _position: None),
                 ("cdc.guard.Guard.first", lambda _guard: None),
                 ("cdc.guard.Guard.again", lambda _guard: None),
+                ("cdc.history.Succession.again", lambda _succession, _at, _holds: None),
+                ("cdc.history.read", lambda _dsn, _application: self._history()),
                 ("cdc.postgres.connect", self.connection),
                 ("cdc.catalog.read", self._catalog),
             ):
                 patches.enter_context(mock.patch(name, put))
             yield
+
+    def _history(self) -> History:
+        """Return the primary's: the one server that wrote the log, never failed over."""
+        at = self.database.position
+        return History(at.system_id, at.timeline)
 
     def _catalog(
         self, _dsn: str, _application: str, tables: Iterable[TableName], **_how: bool

@@ -10,6 +10,7 @@ import dataclasses
 
 from cdc import changes
 from cdc.config import Apply as Limits
+from cdc.errors import SchemaMismatch
 from cdc.events import Change, End
 from cdc.ledger import Apply, Commit, Restart
 from cdc.names import TableName
@@ -96,9 +97,10 @@ class Buffer:
         return rows >= self.limits.max_batch_rows or self.size >= self.limits.max_batch_bytes
 
     def take(self) -> Batch | None:
-        """Return all whole transactions, or None; raises Held for the first that must wait.
+        """Return all whole transactions, or None.
 
-        Transactions before a held one are returned first; the next call raises.
+        Raises Held for the first that must wait, SchemaMismatch for one with a table unknown here;
+        the transactions before it are returned first, then the next call raises.
         """
         collected: list[Change] = []
         skipped = 0
@@ -106,7 +108,7 @@ class Buffer:
         for transaction in self.whole:
             try:
                 wanted = [c for c in transaction.changes if self._wanted(c, transaction.end.lsn)]
-            except Held:
+            except (Held, SchemaMismatch):
                 if not done:
                     raise
                 break
@@ -144,7 +146,7 @@ class Buffer:
     def _wanted(self, change: Change, end_lsn: int) -> bool:
         covered = self.coverage.get(change.table)
         if covered is None:
-            return False
+            raise _unknown(change)
         if covered.snapshot_lsn is not None and end_lsn <= covered.snapshot_lsn:
             return False
         if covered.state != "copied":
@@ -156,3 +158,20 @@ class Buffer:
         for transaction in done:
             self.rows -= len(transaction.changes)
             self.size -= sum(change.size for change in transaction.changes)
+
+
+def _unknown(change: Change) -> SchemaMismatch:
+    """Return the error for a table that this replica does not follow.
+
+    Renamed, attached as a partition, or published under its root's name: its rows would be missed.
+    """
+    return SchemaMismatch(
+        f"the stream has changes of {change.table}, which this replica was never filled with",
+        safe="nothing of that transaction was applied; the replica is consistent as of its position",
+        next=f"run `cdc setup`, then `cdc bootstrap --table {change.table}` for this replica; if the table "
+        "is partitioned or is not to be replicated any more, `cdc bootstrap --overwrite`",
+        table=str(change.table),
+        txid=change.txid,
+        offset=change.offset,
+        lsn=change.lsn,
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from psycopg import conninfo
@@ -18,6 +18,7 @@ from psycopg import conninfo
 from cdc import resources
 from cdc.config import NOTHING_CHANGED, Config
 from cdc.errors import ConfigError
+from cdc.names import TableName
 
 SHIPPED = "connectors/postgres.json"
 
@@ -52,6 +53,9 @@ _FILTERS = re.compile(
     r"|skip\.messages\.without\.change|post\.processors|predicates"
     r"|transforms\.stream\.(predicate|negate)"
 )
+
+#: Decided by the primary's catalog, not by the file; Debezium then writes a row's key as its identity.
+_KEYS = "message.key.columns"
 
 #: A whole value that is a reference the worker resolves, such as ${file:/path:key}.
 _REFERENCE = re.compile(r"\$\{[^:}]+:[^}]*\}")
@@ -102,10 +106,10 @@ class Health:
         return ", ".join(f"{part} {state}" for part, state in self.states) or "no status yet"
 
 
-def render(config: Config) -> Definition:
+def render(config: Config, keys: Mapping[TableName, Sequence[str]] | None = None) -> Definition:
     """Return the connector that `config` describes.
 
-    Raises ConfigError when the configuration does not say how a worker reaches the primary, or
+    `keys` are the columns of the index that REPLICA IDENTITY USING INDEX names, per table. Raises ConfigError when the configuration does not say how a worker reaches the primary, or
     when connect.options would change what exactness rests on.
     """
     if config.connect.profile != "exact":
@@ -114,7 +118,9 @@ def render(config: Config) -> Definition:
             'set connect.profile = "exact"',
         )
     options = config.connect.options
-    if touched := sorted(key for key in options if key in FIXED or _FILTERS.fullmatch(key)):
+    if touched := sorted(
+        key for key in options if key in FIXED | {_KEYS} or _FILTERS.fullmatch(key)
+    ):
         raise _wrong(
             f"connect.options sets {', '.join(touched)}, which this program decides: rows or "
             "values would be lost otherwise",
@@ -128,6 +134,7 @@ def render(config: Config) -> Definition:
         {
             "name": name,
             **{key: value for key, value in filled.items() if value is not None},
+            **({_KEYS: _key_columns(keys)} if keys else {}),
             **{key: _as_text(value) for key, value in options.items()},
         },
     )
@@ -204,6 +211,19 @@ def shorten(trace: str) -> str:
     lines = [line.strip() for line in trace.splitlines() if line.strip()]
     causes = [line for line in lines if line.startswith("Caused by:")]
     return "\n".join([*lines[:1], *causes[-1:]])
+
+
+def _key_columns(keys: Mapping[TableName, Sequence[str]]) -> str:
+    """Write keys as Debezium reads them: regular expressions, between `.`, `:`, `,` and `;`."""
+    return ";".join(
+        f"{_verbatim(table.schema)}[.]{_verbatim(table.name)}:{','.join(map(_verbatim, columns))}"
+        for table, columns in sorted(keys.items())
+    )
+
+
+def _verbatim(name: str) -> str:
+    """Return a Java regular expression for just this name, without anything that separates."""
+    return re.sub(r"[^A-Za-z0-9_]", lambda found: f"\\x{{{ord(found[0]):x}}}", name)
 
 
 def _shipped() -> dict[str, str]:

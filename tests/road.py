@@ -135,7 +135,17 @@ class Road:
 
     def _wait(self, replica: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [*harness.program(), "-c", str(self.stream.config), "wait", "-r", replica, "--now"],
+            [
+                *harness.program(),
+                "-c",
+                str(self.stream.config),
+                "wait",
+                "-r",
+                replica,
+                "--now",
+                "--timeout",
+                "120s",
+            ],
             env=harness.environment(),
             cwd=self.stream.folder,
             stdout=subprocess.PIPE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import time
@@ -12,12 +13,13 @@ from typing import Any
 import click
 
 from cdc import connectors as definitions
-from cdc import resources, topic
+from cdc import postgres, resources, tables, topic
 from cdc.commands.options import Common, common, emit, note
 from cdc.config import Config
 from cdc.connect import Connect
 from cdc.connectors import Change, Definition, Health
 from cdc.errors import ConnectRefused, NotReady, PositionLost
+from cdc.names import TableName
 
 #: Seconds a connector has to reach RUNNING: Debezium may wait for running transactions.
 START_TIME = 120.0
@@ -41,7 +43,7 @@ def diff(said: Common) -> int:
     """Show how Connect's configuration differs from the files; exit 1 when it does."""
     config = said.load()
     connect = Connect(config.connect.url)
-    wanted = definitions.render(config)
+    wanted = definitions.render(config, _keys(config))
     found = _compare(connect, wanted)
     if found is None:
         emit(said, {"connector": wanted.name, "exists": False, "changes": []},
@@ -59,7 +61,7 @@ def apply(said: Common, dry_run: bool) -> None:
     """Create the connector or change it to what the files say; wait until it runs."""
     config = said.load()
     connect = Connect(config.connect.url)
-    wanted = definitions.render(config)
+    wanted = definitions.render(config, _keys(config))
     found = _compare(connect, wanted)
     if not dry_run and found != ():
         _check_topic(config)
@@ -148,6 +150,14 @@ def plugin(said: Common, file: Path) -> None:
     shutil.copyfile(resources.path(definitions.JAR), file)
     emit(said, {"file": str(file)}, f"{file}: put it beside Debezium's jars "
          "(plugin.path/debezium-connector-postgres/) on every worker and restart them")  # fmt: skip
+
+
+def _keys(config: Config) -> dict[TableName, tuple[str, ...]]:
+    """Read which replicated tables are known by another index than their primary key's."""
+    application = f"cdc-{config.name}/connectors"
+    with contextlib.closing(postgres.connect(config.primary.dsn, application)) as primary:
+        found = tables.select(config, tables.read(primary)).rows
+    return {t.name: t.index for t in found if t.replica_identity == "i" and t.index}
 
 
 def _compare(connect: Connect, wanted: Definition) -> tuple[Change, ...] | None:

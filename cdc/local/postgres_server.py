@@ -207,6 +207,7 @@ password_encryption = 'scram-sha-256'
 wal_level = logical
 max_wal_senders = 60
 max_replication_slots = 60
+max_prepared_transactions = 20
 max_wal_size = 1GB
 fsync = on
 timezone = 'UTC'

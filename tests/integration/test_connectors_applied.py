@@ -285,3 +285,38 @@ def test_a_worker_without_the_plugin(made: Stream, bare_worker: str) -> None:
 
     refused(made.cdc("connectors", "apply", check=False), "does not have the capture plugin",
             "cdc.capture.ExactConnector", "cdc connectors plugin")  # fmt: skip
+
+
+def test_an_identity_by_another_index_becomes_the_key(stream: Stream) -> None:
+    """Tables with REPLICA IDENTITY USING INDEX get that index as message key; diff shows when it changes."""
+    stream.sql(
+        "primary",
+        """
+        CREATE SCHEMA "o.dd, s";
+        CREATE TABLE "o.dd, s"."T;:x" (id int PRIMARY KEY, "u v" int NOT NULL UNIQUE, "w.x" int);
+        ALTER TABLE "o.dd, s"."T;:x" REPLICA IDENTITY USING INDEX "T;:x_u v_key";
+        """,
+    )
+    stream.cdc("setup")
+    stream.cdc("connectors", "apply")
+    stream.sql("primary", 'INSERT INTO "o.dd, s"."T;:x" VALUES (1, 2, 3)')
+    consumer = Consumer({"bootstrap.servers": stream.kafka, "group.id": "test"})
+    consumer.assign([TopicPartition(stream.topic, 0, OFFSET_BEGINNING)])
+    keys: list[Any] = []
+
+    def arrived() -> bool:
+        message = consumer.poll(0.1)
+        if message is not None and is_row(json.loads(message.value() or b"{}")):
+            keys.append(json.loads(message.key() or b"null"))
+        return bool(keys)
+
+    wait_until(arrived, "the row is in the topic")
+    consumer.close()
+    assert [{"u v": "2"}] == keys
+    assert 0 == stream.cdc("connectors", "diff", check=False).returncode
+
+    stream.sql("primary", 'ALTER TABLE "o.dd, s"."T;:x" REPLICA IDENTITY DEFAULT')
+    differs = stream.cdc("connectors", "diff", check=False)
+    assert (1, True) == (differs.returncode, "message.key.columns" in differs.stdout)
+    stream.cdc("connectors", "apply")
+    assert "message.key.columns" not in stored(stream)

@@ -9,6 +9,7 @@ import pytest
 from cdc.batch import Buffer, Held, Torn
 from cdc.config import Apply as Limits
 from cdc.config import Size
+from cdc.errors import SchemaMismatch
 from cdc.events import Change, End
 from cdc.ledger import Apply, Commit, Restart
 from cdc.names import TableName
@@ -104,15 +105,18 @@ def test_rows_that_the_copy_holds_are_skipped() -> None:
     assert ([NEW], 1) == ([c.table for c in batch.changes], batch.skipped)
 
 
-def test_uncovered_tables_are_skipped() -> None:
-    """Events of a table that was never filled here are left out; filling it takes a later snapshot."""
+def test_a_table_never_filled_here_halts() -> None:
+    """What came before its first event leaves; then it is named, with what to do about it."""
     collected = buffer(t=COPIED)
-    for step in (row(table=NEW), commit()):
+    for step in (row(1), commit(1, 450), row(2, NEW), commit(2, 500)):
         collected.add(step)
-    batch = collected.take()
+    first = collected.take()
 
-    assert batch is not None
-    assert ([], 1) == (batch.changes, batch.skipped)
+    assert first is not None
+    assert [450] == [e.lsn for e in first.ends]
+    with pytest.raises(SchemaMismatch, match=r"never filled with") as raised:
+        collected.take()
+    assert "cdc bootstrap --table s.new" in raised.value.next
 
 
 @pytest.mark.parametrize("state", [Coverage("registered", None), Coverage("copying", 400)])

@@ -13,6 +13,7 @@ from cdc import connectors
 from cdc.config import Config, Connect, ConnectorDatabase, Duration, Kafka, Primary, Replica, Topic
 from cdc.connectors import Change
 from cdc.errors import ConfigError
+from cdc.names import TableName
 
 REFERENCE = "${file:/run/secrets.properties:password}"
 
@@ -100,6 +101,16 @@ def test_every_topic_of_the_connector_becomes_one() -> None:
     assert not any(route.fullmatch(name) for name in ["axb.app.t", "a.bc.t", "x.a.b.t"])
 
 
+def test_tables_known_by_another_index_get_its_columns_as_key() -> None:
+    """Names become regular expressions that match nothing else and hold no separator of Debezium's."""
+    keys = {TableName("a.b", 'q"x'): ("b c", "d:e;f"), TableName("app", "t_1"): ("u",)}
+
+    found = connectors.render(config(), keys).config["message.key.columns"]
+
+    assert r"a\x{2e}b[.]q\x{22}x:b\x{20}c,d\x{3a}e\x{3b}f;app[.]t_1:u" == found
+    assert "message.key.columns" not in connectors.render(config()).config
+
+
 def test_options_are_laid_over_the_file() -> None:
     """connect.options sets keys of the connector, in the form Connect stores."""
     found = connectors.render(
@@ -111,7 +122,7 @@ def test_options_are_laid_over_the_file() -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("key", sorted(connectors.FIXED))
+@pytest.mark.parametrize("key", sorted(connectors.FIXED | {"message.key.columns"}))
 def test_options_cannot_touch_what_exactness_rests_on(key: str) -> None:
     """A setting that would lose rows or values is refused by name, before anything is sent."""
     with pytest.raises(ConfigError, match=re.escape(key)):

@@ -23,7 +23,8 @@ class Case:
     """What is done to which stream, and the outcome.
 
     `halts` is the error, None where the change must not matter; `says` a part of its message;
-    `at` the record it must name; `applied` how many transactions with rows come before.
+    `at` the record it must name; `applied` how many transactions with rows come before. `in_pieces`
+    says the same three where pieces of the transaction are written before its END is known.
     """
 
     stream: str
@@ -32,6 +33,7 @@ class Case:
     says: str = ""
     at: int | None = None
     applied: int | None = None
+    in_pieces: tuple[type[Halt], str, int] | None = None
 
 
 # The transaction aimed at in "rows": BEGIN, two updates of one table, an insert into another, END.
@@ -372,9 +374,15 @@ broken(
 )
 broken("a row before its BEGIN",
        order((0, BEGIN), (FIRST, SECOND), (BEGIN, FIRST), (SECOND, None)), _NO_BEGIN, BEGIN)  # fmt: skip
-broken("a row's table renamed", put(FIRST, "source.table", "other"), _NOT_WHOLE, END)
-broken("a row's table in other letters", put(FIRST, "source.table", "Orders"), _NOT_WHOLE, END)
-broken("a row's schema renamed", put(FIRST, "source.schema", "public"), _NOT_WHOLE, END)
+for _what, _where, _other in (
+    ("table renamed", "table", "other"),
+    ("table in other letters", "table", "Orders"),
+    ("schema renamed", "schema", "public"),
+):
+    CASES[f"a row's {_what}"] = Case(
+        "rows", put(FIRST, f"source.{_where}", _other), BrokenStream, _NOT_WHOLE, END, BEFORE,
+        in_pieces=(SchemaMismatch, "never filled with", FIRST),
+    )  # fmt: skip
 harmless("a row of an applied transaction", order((0, FIRST), (6, 7), (FIRST, None)))
 broken("a message inside a transaction lost", without(28), _NUMBER, 30, 5)
 

@@ -1,4 +1,4 @@
-"""Write docs/commands.md and docs/configuration.md from what they are about.
+"""Write docs/commands.md, docs/configuration.md and the tables of docs/guarantees.md from what they are about.
 
 `python docs/generate.py` writes them, with --check it says which are stale and exits 1.
 """
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import corpus
 
 from cdc import cli
 from cdc.verify import program
@@ -123,7 +124,12 @@ def _pages(command: click.Command, name: str, parent: click.Context | None) -> I
 
 def main() -> int:
     stale = []
-    for name, fresh in (("commands.md", commands()), ("configuration.md", configuration())):
+    guarantees = (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
+    for name, fresh in (
+        ("commands.md", commands()),
+        ("configuration.md", configuration()),
+        ("guarantees.md", corpus.filled_in(guarantees)),
+    ):
         file = ROOT / "docs" / name
         if not file.exists() or file.read_text(encoding="utf-8") != fresh:
             stale.append(f"docs/{name}")

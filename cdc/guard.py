@@ -44,6 +44,7 @@ class Guard:
         self._looked_at: float | None = None
         self._found: tuple[Change, ...] = ()
         self._doubt: str | None = None
+        self._standstill: str | None = None
 
     def first(self) -> None:
         """Look before a session applies anything; a look less than a minute old will do.
@@ -88,6 +89,19 @@ class Guard:
         if self._doubt is not None:
             self._doubt = None
             log.info("the connector's settings can be seen now")
+        self._say_standstill()
+
+    def _say_standstill(self) -> None:
+        """Say that nothing new can come, and that it can again; what is there is applied anyway."""
+        try:
+            found = standstill(self._connect, self._config.connector)
+        except (Unreachable, ConnectRefused):
+            return  # said already where it lasts: the settings cannot be seen then either
+        if found is not None and found != self._standstill:
+            log.warning("%s; applying what the topic holds", found)
+        if found is None and self._standstill is not None:
+            log.info("the connector runs again")
+        self._standstill = found
 
     def _say(self, doubt: str) -> None:
         if doubt != self._doubt:
@@ -98,6 +112,18 @@ class Guard:
                 doubt,
                 EVERY,
             )
+
+
+def standstill(connect: Connect, name: str) -> str | None:
+    """Say why a connector sends nothing, None where it may; raises when Connect cannot tell."""
+    status = connect.status(name)
+    if status is None:
+        return f"Kafka Connect at {connect.shown} has no connector {name}"
+    health = connectors.health(status)
+    if health.failed:
+        why = "; ".join(line for trace in health.traces for line in trace.splitlines())
+        return f"the connector {name} has failed ({health}): {why}"
+    return f"the connector {name} is held: {health}" if health.held else None
 
 
 def refusal(config: Config, found: Sequence[Change]) -> CdcError:

@@ -20,6 +20,7 @@ from cdc import daemon, events, failpoint, policy, position, postgres, writing
 from cdc import lsn as lsns
 from cdc.apply import Applier
 from cdc.batch import Batch, Buffer, Held, Torn
+from cdc.blockers import Blockers
 from cdc.config import Config
 from cdc.errors import BrokenStream, MalformedRecord, NotReady, Unreachable
 from cdc.events import Begin, Event, Message, Record
@@ -66,6 +67,7 @@ class Replicator:
         self._teller = daemon.Teller(config.name)
         self._guard = Guard(config)
         self._succession = Succession(config, replica)
+        self._blockers = Blockers(self._replica.dsn, config.application_name(replica, "look"))
         self._skip_to: int | None = None
         self._failures = 0  # since something was applied
         self._refused = False  # the replica has refused something since then
@@ -254,7 +256,8 @@ class Replicator:
             conn.execute("BEGIN")
             turn.in_transaction = True
             failpoint.reach("batch.begun")
-        written = turn.applier.write(batch.changes) if batch.changes else Written()
+        with self._blockers.watching(conn):
+            written = turn.applier.write(batch.changes) if batch.changes else Written()
         failpoint.reach("rows.written")
         if not batch.ends:
             self._summary.piece(written)
@@ -304,4 +307,6 @@ def _trouble(error: Exception) -> str:
     if isinstance(error, Unreachable):
         return error.what
     state = getattr(error, "sqlstate", None)
-    return f"the replica: {postgres.first_line(error)}" + (f" ({state})" if state else "")
+    told = isinstance(error, psycopg.Error) and error.diag.message_primary
+    said = f"the replica: {told or postgres.first_line(error)}" + (f" ({state})" if state else "")
+    return "; ".join([said, *getattr(error, "__notes__", ())])

@@ -9,14 +9,18 @@ from typing import Any
 
 import psycopg
 
-from cdc import daemon, history, lag, position, postgres
+from cdc import daemon, guard, history, lag, position, postgres
 from cdc import lsn as lsns
 from cdc.config import Config
+from cdc.connect import Connect
 from cdc.errors import BrokenStream, CdcError
 from cdc.history import History
 
 #: Seconds without anything applied after which `cdc status` says so; heartbeats come more often.
 _SILENT = 30.0
+
+#: Seconds Kafka Connect has to answer.
+_CONNECT_TIMEOUT = 5.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,10 +53,16 @@ class ReplicaStatus:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Status:
-    """All replicas asked about; `primary` says why its clock cannot be read, None when it can."""
+    """All replicas asked about, and what is before them.
+
+    `primary` says why its clock cannot be read, None when it can; `standstill` why the connector
+    sends nothing; `connect` why Kafka Connect cannot be asked.
+    """
 
     replicas: tuple[ReplicaStatus, ...]
     primary: str | None
+    standstill: str | None
+    connect: str | None
 
 
 def read(config: Config, names: Sequence[str]) -> Status:
@@ -65,7 +75,14 @@ def read(config: Config, names: Sequence[str]) -> Status:
         trouble = error.what
     except psycopg.Error as error:
         trouble = postgres.first_line(error)
-    return Status(tuple(_replica(config, name, now, primary) for name in names), trouble)
+    standstill, connect = None, None
+    try:
+        asked = Connect(config.connect.url, patience=0, timeout=_CONNECT_TIMEOUT)
+        standstill = guard.standstill(asked, config.connector)
+    except CdcError as error:
+        connect = error.what
+    found = tuple(_replica(config, name, now, primary) for name in names)
+    return Status(found, trouble, standstill, connect)
 
 
 def _primary_clock(config: Config) -> float:
@@ -173,6 +190,8 @@ def headline(config: Config, status: Status) -> str:
     """Answer "am I safe?" in one line."""
     found = status.replicas
     bad = [r for r in found if not r.fresh]
+    if status.standstill:
+        return f"nothing new comes from the primary: {status.standstill}"
     if status.primary:
         return f"how far the replicas are behind is unknown: the primary: {status.primary}"
     if bad:

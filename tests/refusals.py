@@ -203,6 +203,10 @@ class Gate:
 
     close = shut
 
+    def passes(self, _block: bytes, *, from_client: bool) -> bool:  # noqa: ARG002 -- for a subclass
+        """Tell whether what one side sent gets through; else the connection is broken there."""
+        return True
+
     def _start(self, work: Any, *args: Any) -> None:
         thread = threading.Thread(target=work, args=args)
         self._threads.append(thread)
@@ -220,6 +224,6 @@ class Gate:
             while not shut.is_set():
                 for ready in select.select([client, server], [], [], 0.05)[0]:
                     block = ready.recv(65536)
-                    if not block:
+                    if not block or not self.passes(block, from_client=ready is client):
                         return
                     other[ready].sendall(block)

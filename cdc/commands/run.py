@@ -30,7 +30,8 @@ _LOCK_WAIT = 5.0
 def run(said: Common, *, until_caught_up: bool) -> None:
     """Apply the stream to a replica, until stopped.
 
-    SIGTERM or SIGINT ends it at a transaction boundary with exit code 0; a second one kills it.
+    SIGTERM or SIGINT ends it at a transaction boundary with exit code 0; what takes longer than a
+    few seconds is broken off, and comes again. A second signal kills it.
     Exit code 1: halted, a person is needed; the message says what happened and what to do.
     """
     config = said.load()
@@ -40,7 +41,8 @@ def run(said: Common, *, until_caught_up: bool) -> None:
     state, error = "stopped", None
     with stopping() as stop:
         try:
-            Replicator(config, replica, stop).run(until)
+            with stop.insisting():
+                Replicator(config, replica, stop).run(until)
         except Halt as halt:
             halt.at(replica=replica)
             if halt.place.offset is not None:
@@ -74,6 +76,7 @@ def _record(config: Config, replica: str, state: str, error: str | None) -> None
                 config.replica(replica).dsn,
                 config.application_name(replica, "state"),
                 autocommit=True,
+                connect_timeout=3,
             )
         ) as conn,
     ):

@@ -20,7 +20,8 @@ _WATCH_EVERY = 1.0
 def status(said: Common, *, watch: bool) -> int:
     """Show where each replica is; the first line answers "am I safe?".
 
-    Exit code 0: every replica is live, its daemon applies and it is within the lag target; else 1.
+    Exit code 0: every replica is live, its daemon applies, it is within the lag target, and the
+    connector has neither failed nor been stopped; else 1.
     """
     config = said.load()
     names = said.some_replicas(config)
@@ -34,13 +35,22 @@ def status(said: Common, *, watch: bool) -> int:
             {
                 "summary": line,
                 "primary": found.primary,
+                "standstill": found.standstill,
+                "connect": found.connect,
                 "replicas": {r.name: dataclasses.asdict(r) for r in found.replicas},
             },
-            f"{line}\n\n{statuses.table(found.replicas)}",
+            "\n".join(
+                [
+                    line,
+                    "",
+                    statuses.table(found.replicas),
+                    *([f"the connector cannot be seen: {found.connect}"] if found.connect else []),
+                ]
+            ),
         )
         if not watch:
             within = all(
                 r.fresh and (r.lag_seconds or 0.0) <= config.lag.target for r in found.replicas
             )
-            return 0 if within else 1
+            return 0 if within and found.standstill is None else 1
         time.sleep(_WATCH_EVERY)

@@ -18,6 +18,12 @@ __all__ = ["worker"]  # the fixture
 
 EXACT = connectors.render(config()).config
 
+RUNNING = {"connector": {"state": "RUNNING"}, "tasks": [{"id": 0, "state": "RUNNING"}]}
+FAILED = {
+    "connector": {"state": "RUNNING"},
+    "tasks": [{"id": 0, "state": "FAILED", "trace": "a.b.Exception: told\n\tat x\nCaused by: why"}],
+}
+
 
 def without(key: str) -> dict[str, str]:
     return {name: value for name, value in EXACT.items() if name != key}
@@ -75,7 +81,8 @@ def test_a_filter_is_named_in_connect_and_refused_in_the_configuration(key: str)
 
 def test_the_first_look_refuses_a_lossy_connector(worker: Worker) -> None:
     """The refusal names key, found and needed value, and the command that leads out."""
-    worker.answers = [(200, without("value.converter.replace.null.with.default"))]
+    lossy = without("value.converter.replace.null.with.default")
+    worker.answers = [(200, lossy), (200, RUNNING)]
 
     with pytest.raises(ConnectRefused) as refused:
         Guard(config(url=worker.url)).first()
@@ -84,31 +91,57 @@ def test_the_first_look_refuses_a_lossy_connector(worker: Worker) -> None:
         refused.value
     )
     assert "cdc connectors apply" in refused.value.next
-    assert [("GET", "/connectors/cdc_app/config", None)] == worker.asked
+    assert ("GET", "/connectors/cdc_app/config", None) == worker.asked[0]
 
 
 def test_drift_is_noticed_while_running(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connector changed under a running daemon stops it at the next look."""
     monkeypatch.setattr(guard, "EVERY", 0.0)
-    worker.answers = [(200, EXACT), (200, EXACT | {"skipped.operations": "t"})]
+    worker.answers = [
+        (200, EXACT),
+        (200, RUNNING),
+        (200, EXACT | {"skipped.operations": "t"}),
+        (200, RUNNING),
+    ]
     found = Guard(config(url=worker.url))
     found.first()
     look(found)
 
-    worker.answers = [(200, EXACT)]
     with pytest.raises(ConnectRefused, match=r"skipped\.operations is t, must be none"):
         found.again()
 
 
 def test_between_two_looks_nothing_is_asked(worker: Worker) -> None:
     """A look less than a minute old will do, also for a new session."""
-    worker.answers = [(200, EXACT)]
+    worker.answers = [(200, EXACT), (200, RUNNING)]
     found = Guard(config(url=worker.url))
     for _ in range(5):
         found.first()
         found.again()
 
-    assert 1 == len(worker.asked)
+    assert 2 == len(worker.asked)
+
+
+def test_a_failed_connector_is_named_once_and_so_is_its_return(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The daemon goes on with what is there, and says why nothing new comes."""
+    monkeypatch.setattr(guard, "EVERY", 0.0)
+    monkeypatch.setattr(logging.getLogger("cdc"), "propagate", True)
+    for state in (FAILED, FAILED, RUNNING):
+        worker.answers += [(200, EXACT), (200, state)]
+    found = Guard(config(url=worker.url))
+    with caplog.at_level(logging.INFO, "cdc.guard"):
+        for _ in range(3):
+            look(found)
+
+    assert [
+        (
+            "the connector cdc_app has failed (connector RUNNING, task 0 FAILED): "
+            "a.b.Exception: told; Caused by: why; applying what the topic holds"
+        ),
+        "the connector runs again",
+    ] == [record.getMessage() for record in caplog.records]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +162,7 @@ def test_what_cannot_be_seen_does_not_stop_the_daemon(
     """It warns once, goes on, and says when the settings can be seen again."""
     monkeypatch.setattr(guard, "EVERY", 0.0)
     monkeypatch.setattr(logging.getLogger("cdc"), "propagate", True)
-    worker.answers = [answer, answer, (200, EXACT)]
+    worker.answers = [answer, answer, (200, EXACT), (200, RUNNING)]
     found = Guard(config(url=worker.url))
     with caplog.at_level(logging.INFO, "cdc.guard"):
         found.first()

@@ -33,12 +33,13 @@ SELECT p.pid, coalesce(nullif(a.application_name, ''), 'no application name'),
 
 
 class Blockers:
-    """Watches the writes of one session, in a thread that ends with the process."""
+    """Watches the writes of one daemon's sessions, in a thread of its own until closed."""
 
     def __init__(self, dsn: str, application: str) -> None:
         self._dsn, self._application = dsn, application
         self._write: tuple[int, float] | None = None
         self._seen: tuple[tuple[int, float], str] | None = None
+        self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
     @contextlib.contextmanager
@@ -57,9 +58,12 @@ class Blockers:
         finally:
             self._write = None
 
+    def close(self) -> None:
+        """Let the thread end; a look under way is not waited for."""
+        self._closed.set()
+
     def _run(self) -> None:
-        while True:
-            time.sleep(_EVERY)
+        while not self._closed.wait(_EVERY):
             write = self._write
             if write is None or time.monotonic() - write[1] < _PATIENCE:
                 continue

@@ -78,6 +78,7 @@ class Summary:
     seconds: float = 0.0
     position: Position | None = None
     commit_ms: int = 0
+    _commit: Written = dataclasses.field(default_factory=Written)
     _pieces: Written = dataclasses.field(default_factory=Written)
     _troubles: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -91,12 +92,12 @@ class Summary:
 
     def total(self, written: Written) -> Written:
         """Return what the whole commit wrote, its earlier pieces included."""
-        total, self._pieces = self._pieces + written, Written()
-        self.rows += total.rows
-        return total
+        self._commit, self._pieces = self._pieces + written, Written()
+        return self._commit
 
     def batch(self, batch: Batch, position: Position, seconds: float) -> None:
         self.transactions += len(batch.ends)
+        self.rows += self._commit.rows
         self.seconds += seconds
         self.position, self.commit_ms = position, batch.ends[-1].commit_ms
         log.debug(

@@ -90,6 +90,7 @@ class Replicator:
                 except (Unreachable, psycopg.Error) as error:
                     self._pause(error, None)
         finally:
+            self._blockers.close()
             self._source.close()
 
     @contextlib.contextmanager
@@ -194,9 +195,10 @@ class Replicator:
             self._succession.again(turn.position, turn.holds)
             self._source.watch(turn.position)
             records = self._source.read(_RECORDS, _WAIT)
-            for record in records:
-                self._take(turn, record)
-            if len(records) < _RECORDS:  # else more is there, and larger batches cost less a row
+            more = len(records) == _RECORDS
+            while records:  # what was taken need not be kept
+                self._take(turn, records.pop(0))
+            if not more:  # else more is there, and larger batches cost less a row
                 self._flush(turn)
         return True
 
@@ -308,5 +310,6 @@ def _trouble(error: Exception) -> str:
         return error.what
     state = getattr(error, "sqlstate", None)
     told = isinstance(error, psycopg.Error) and error.diag.message_primary
-    said = f"the replica: {told or postgres.first_line(error)}" + (f" ({state})" if state else "")
+    said = f"the replica: {told or str(error).partition(chr(10))[0]}"
+    said += f" ({state})" if state else ""
     return "; ".join([said, *getattr(error, "__notes__", ())])

@@ -35,6 +35,9 @@ PATIENCE = 30.0
 #: Seconds that one wait inside the client takes at most: signals are answered between two.
 _SLICE = 0.5
 
+#: Bytes of a record that is taken alone: many such at once are what memory is needed for.
+_LARGE = 1 << 20
+
 _LOST = frozenset(
     {
         KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001 -- the library's spelling of a public code
@@ -161,7 +164,9 @@ class Source:
         first = self._consumer.poll(timeout)
         if first is None:
             return []
-        messages = [first, *self._consumer.consume(most - 1, 0)]
+        messages = [first]
+        if len(first.value() or b"") < _LARGE:
+            messages += self._consumer.consume(most - 1, 0)
         found = [
             record(m, self._config.topic) for m in messages if m.error() is None or self._trouble(m)
         ]

@@ -7,28 +7,59 @@ RawCursor), because a column's name may hold a `%`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from psycopg import sql
 
 from cdc.catalog import Table
-from cdc.events import Unchanged, Value
+from cdc.events import UNCHANGED, Value
 from cdc.names import TableName
 
+#: The backslash first: the others bring one.
+_BYTE_ESCAPES = ((b"\\", b"\\\\"), (b"\n", b"\\n"), (b"\r", b"\\r"), (b"\t", b"\\t"))
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
-def copy_text(rows: Iterable[Sequence[Value]]) -> bytes:
-    """Return rows in COPY's text format (PostgreSQL manual, COPY, "Text Format")."""
-    return "".join(
-        "\t".join("\\N" if v is None else _escaped(v) for v in row) + "\n" for row in rows
-    ).encode()
+#: Characters of a row from which on its values are encoded one by one, and rows in one block.
+_LARGE = 1 << 16
+_BLOCK = 200
 
 
-def _escaped(value: str | Unchanged) -> str:
-    if isinstance(value, Unchanged):
-        raise TypeError("an unchanged value has no text")
-    return value.translate(_ESCAPES)
+def copy_text(rows: Iterable[Sequence[Value]]) -> Iterator[bytes]:
+    """Yield rows in COPY's text format (PostgreSQL manual, COPY, "Text Format"), in blocks.
+
+    Of large values there is never more than one copy at a time.
+    """
+    block: list[str] = []
+    for row in rows:
+        if UNCHANGED in row:
+            raise TypeError("an unchanged value has no text")
+        if sum(map(len, filter(None, row))) > _LARGE:  # type: ignore[arg-type]  # none is Unchanged
+            yield "".join(block).encode()
+            block = []
+            yield from _large(row)
+            continue
+        block.append(
+            "\t".join("\\N" if v is None else v.translate(_ESCAPES) for v in row) + "\n"  # type: ignore[union-attr]  # as above
+        )
+        if len(block) == _BLOCK:
+            yield "".join(block).encode()
+            block = []
+    yield "".join(block).encode()
+
+
+def _large(row: Sequence[Value]) -> Iterator[bytes]:
+    """Yield one row; escaped as bytes, since one wide character makes a text four times as large."""
+    for number, value in enumerate(row):
+        yield b"\t" if number else b""
+        if value is None:
+            yield b"\\N"
+            continue
+        data = value.encode()  # type: ignore[union-attr]  # its caller has looked
+        for plain, escaped in _BYTE_ESCAPES:
+            data = data.replace(plain, escaped)
+        yield data
+    yield b"\n"
 
 
 def create_stage(table: Table, stage: sql.Identifier) -> sql.Composed:

@@ -78,7 +78,8 @@ class Targets:
         self, target: sql.Identifier, columns: Sequence[str], rows: Iterable[Sequence[Value]]
     ) -> None:
         with self._conn.cursor().copy(statements.copy_into(target, columns)) as copy:
-            copy.write(statements.copy_text(rows))
+            for block in statements.copy_text(rows):
+                copy.write(block)
             failpoint.reach("copy.open")
 
     def delete_images(self, table: Table, columns: Sequence[str], gone: Counter[Image]) -> int:

@@ -196,17 +196,20 @@ class Stream:
             "-c", self.config, *args, cwd=self.folder, check=False, timeout=600, name="cdc-verify"
         )
 
-    def start(self, *args: str | Path, armed: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    def start(
+        self, *args: str | Path, armed: Sequence[str] = (), before: Sequence[str] = ()
+    ) -> subprocess.Popen[bytes]:
         """Start a daemon of the program; its output goes to daemon-<n>.log in the folder.
 
-        `armed` are the first arguments of `armed.py`: failpoint, how often, signal.
+        `armed` are the first arguments of `armed.py`: failpoint, how often, signal. `before` is a
+        command that starts commands.
         """
         command = (
             [sys.executable, str(ROOT / "tests/armed.py"), *armed, "--"] if armed else program()
         )
         with (self.folder / f"daemon-{len(self.daemons)}.log").open("wb") as log:
             daemon = subprocess.Popen(
-                [*command, "-c", str(self.config), *map(str, args)],
+                [*before, *command, "-c", str(self.config), *map(str, args)],
                 cwd=self.folder,
                 # What a killed program leaves behind goes with the test's folder.
                 env=environment() | {"TMPDIR": str(self.folder)},

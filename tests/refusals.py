@@ -192,8 +192,11 @@ class Gate:
     def open(self) -> None:
         """Let connections through from now on."""
         self._shut = threading.Event()
-        listener = socket.create_server(("127.0.0.1", self.port))
-        self._start(self._accept, listener, self._shut)
+        self._start(self._accept, self.listen(), self._shut)
+
+    def listen(self) -> socket.socket:
+        """Return the socket on which connections come in."""
+        return socket.create_server(("127.0.0.1", self.port))
 
     def shut(self) -> None:
         """Break every connection and let none in; harmless when shut."""

@@ -111,6 +111,7 @@ class Connection:
         self.database = database
         self.transaction: Transaction | None = None
         self.alive = True
+        self.info = mock.Mock(backend_pid=1)
 
     @property
     def closed(self) -> bool:

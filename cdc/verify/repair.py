@@ -141,7 +141,8 @@ class Repair:
         names = [self._layout.columns[i].name for i in written]
         into = statements.copy_into(self._layout.table.sql, names)
         with self._writer.cursor().copy(into) as copy:
-            copy.write(statements.copy_text([row[i] for i in written] for row in rows))
+            for block in statements.copy_text([row[i] for i in written] for row in rows):
+                copy.write(block)
 
     def _raw(self, statement: sql.Composed, given: Sequence[Any]) -> None:
         with psycopg.RawCursor(self._writer) as cursor:

@@ -87,4 +87,18 @@ values = st.none() | st.text(st.characters(exclude_characters="\x00", exclude_ca
 @given(st.lists(st.lists(values, min_size=2, max_size=2), min_size=1))
 def test_copy_text_reads_back_as_written(rows: list[list[str | None]]) -> None:
     """Every text, NULL and empty string comes back from COPY's format as it was."""
-    assert rows == read_copy_text(statements.copy_text(rows))
+    assert rows == read_copy_text(b"".join(statements.copy_text(rows)))
+
+
+def test_large_values_are_escaped_as_small_ones_are() -> None:
+    """Rows of any size, in any order, come back as they were."""
+    large = "\\N\n\r\t\U0001f600" * 20_000
+    rows: list[list[str | None]] = [
+        ["a", None],
+        [large, None],
+        [None, "\\"],
+        *[["b", None]] * 500,
+        ["", large],
+    ]
+
+    assert rows == read_copy_text(b"".join(statements.copy_text(rows)))

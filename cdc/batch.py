@@ -7,6 +7,7 @@ larger than the limit leaves in pieces, which the replicator writes in one open 
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 from cdc import changes
 from cdc.config import Apply as Limits
@@ -74,7 +75,7 @@ class Buffer:
             case Apply(change):
                 self.open.append(change)
                 self.rows += 1
-                self.size += change.size
+                self.size += _held(change)
             case Restart(_, offset):
                 if self.written:
                     raise Torn(offset)
@@ -87,7 +88,7 @@ class Buffer:
 
     def drop_open(self) -> None:
         self.rows -= len(self.open)
-        self.size -= sum(change.size for change in self.open)
+        self.size -= sum(_held(change) for change in self.open)
         self.open, self.heartbeat = [], None
 
     @property
@@ -131,7 +132,7 @@ class Buffer:
         settled = changes.settled(self.open)
         wanted = [c for c in self.open[:settled] if self._wanted(c, end_lsn)]
         kept = self.open[settled:]
-        self.rows, self.size = len(kept), sum(change.size for change in kept)
+        self.rows, self.size = len(kept), sum(_held(change) for change in kept)
         self.open, self.written = kept, True
         return Batch(wanted, [], None, settled - len(wanted))
 
@@ -157,7 +158,7 @@ class Buffer:
         del self.whole[: len(done)]
         for transaction in done:
             self.rows -= len(transaction.changes)
-            self.size -= sum(change.size for change in transaction.changes)
+            self.size -= sum(_held(change) for change in transaction.changes)
 
 
 def _unknown(change: Change) -> SchemaMismatch:
@@ -175,3 +176,12 @@ def _unknown(change: Change) -> SchemaMismatch:
         offset=change.offset,
         lsn=change.lsn,
     )
+
+
+def _held(change: Change) -> int:
+    """Return the bytes that a change takes: one wide character makes a text four times as large."""
+    if change.size < 1 << 20:  # small ones are many: the record is measure enough
+        return change.size
+    images = [image for image in (change.before, change.after) if image is not None]
+    texts = sum(sys.getsizeof(value) for image in images for value in image.values())
+    return max(change.size, texts)

@@ -11,7 +11,6 @@ import base64
 import binascii
 import enum
 import re
-import sys
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -92,8 +91,7 @@ class End(msgspec.Struct, frozen=True):
 class Change(msgspec.Struct, frozen=True):
     """One row inserted, updated, deleted, or a table truncated.
 
-    `order` is the event's number within its transaction, from 1, `size` the bytes it
-    takes here.
+    `order` is the event's number within its transaction, from 1, `size` the record's bytes.
     """
 
     op: Literal["c", "u", "d", "t"]
@@ -233,16 +231,8 @@ def _row_or_message(wire: _Wire, record: Record) -> Event:
         source.lsn,
         order,
         record.offset,
-        _held(len(record.value or b""), wire),
+        len(record.value or b""),
     )
-
-
-def _held(size: int, wire: _Wire) -> int:
-    """Return the bytes that a row takes: one wide character makes a text four times as large."""
-    if size < 1 << 20:  # small ones are many: the record is measure enough
-        return size
-    images = [image for image in (wire.before, wire.after) if image is not None]
-    return max(size, sum(sys.getsizeof(value) for image in images for value in image.values()))
 
 
 _SNAPSHOT = (

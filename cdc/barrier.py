@@ -40,11 +40,13 @@ class Mark:
     """A barrier on the primary: its transaction's END lies above `lsn`.
 
     So does the END of every transaction that commits later, while all that had committed before
-    the barrier was written end at or below `lsn`.
+    the barrier was written end at or below `lsn`. `at` is the primary's clock then, in seconds
+    since 1970.
     """
 
     token: str
     lsn: int
+    at: float
 
 
 def emit(primary: psycopg.Connection[Any]) -> Mark:
@@ -52,10 +54,12 @@ def emit(primary: psycopg.Connection[Any]) -> Mark:
     token = secrets.token_hex(16)
     with primary.transaction():
         row = primary.execute(
-            "SELECT pg_logical_emit_message(true, %s, %s)", [BARRIER_PREFIX, token]
+            "SELECT pg_logical_emit_message(true, %s, %s),"
+            " extract(epoch FROM clock_timestamp())::float8",
+            [BARRIER_PREFIX, token],
         ).fetchone()
     assert row is not None
-    return Mark(token, lsns.parse(row[0]))
+    return Mark(token, lsns.parse(row[0]), row[1])
 
 
 def _consumer(config: Config) -> Consumer:
@@ -116,7 +120,7 @@ class Watch:
         """Return the END of the barrier's transaction, however many are before it.
 
         Raises ConnectRefused, NotReady or Unreachable, saying which part is probably at fault,
-        when no transaction comes for `silence` seconds.
+        when no transaction comes for `silence` seconds, or one that committed so much later.
         """
         wanted = mark.token.encode()
         txid: int | None = None
@@ -136,6 +140,8 @@ class Watch:
                     txid = event.txid
                 if isinstance(event, End) and event.txid == txid:
                     return event
+                if isinstance(event, End) and event.commit_ms / 1000 > mark.at + silence:
+                    raise _passed(self._config)
         raise diagnose(self._config, silence, seen)
 
     def _event(self, message: Received) -> Event | None:
@@ -160,6 +166,18 @@ def pass_through(
     """Write a barrier, wait until it was read from the topic, return its transaction's END."""
     with contextlib.closing(Watch(config)) as watch:
         return watch.until(emit(primary), note)
+
+
+def _passed(config: Config) -> NotReady:
+    """Return the error for a stream that goes on without the barrier."""
+    return NotReady(
+        "a barrier written on the primary did not reach the topic, though transactions that "
+        "committed long after it did: the connector reads another database or server than primary.dsn",
+        safe=_SAFE,
+        next="make primary.dsn and [connect.database] name the same server and database, run `cdc "
+        "connectors apply`, then this command again",
+        topic=config.topic,
+    )
 
 
 def connector(config: Config) -> Health:

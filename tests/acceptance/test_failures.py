@@ -288,8 +288,11 @@ def test_the_line_breaks_at_commit(filled: Stream, committed: bool) -> None:
     gate.open()
     daemon = filled.start("-c", config, "run", "-r", "r1")
     try:
-        wait_until(lambda: gate.cut, "the line broke at COMMIT")
+        wait_until(lambda: gate.cut, "the line broke at COMMIT", timeout=180)
         caught_up(filled, daemon)
+    except AssertionError as error:
+        error.add_note(filled.log(daemon))
+        raise
     finally:
         stop(daemon)
         gate.close()

@@ -12,6 +12,7 @@ import pytest
 from cdc import barrier
 from cdc.barrier import Mark, Watch
 from cdc.config import Config, Connect, Kafka, Primary, Replica
+from cdc.errors import NotReady
 from cdc.events import End
 
 CONFIG = Config(
@@ -86,6 +87,15 @@ def test_the_end_of_the_barrier_s_own_transaction_is_found(monkeypatch: pytest.M
     topic = Consumer([*others, mark("mine", 7), end(6), end(7), end(8)])
     monkeypatch.setattr(barrier, "_consumer", lambda _config: topic)
 
-    found = Watch(CONFIG).until(Mark("mine", 9), lambda _line: None)
+    found = Watch(CONFIG).until(Mark("mine", 9, 0.0), lambda _line: None)
 
     assert End(7, 700, 1, {}, 5, 48, 3) == found
+
+
+def test_a_stream_that_passes_the_barrier_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connector of another database goes on for ever: its later commits say that it is one."""
+    endless = Consumer([end(6), *({**end(n), "ts_ms": 70_000} for n in range(7, 10))])
+    monkeypatch.setattr(barrier, "_consumer", lambda _config: endless)
+
+    with pytest.raises(NotReady, match="another database or server"):
+        Watch(CONFIG).until(Mark("mine", 9, 0.0), lambda _line: None, silence=60)

@@ -9,7 +9,8 @@ therefore a link of a chain, and the ledger follows it event by event:
 - *Chain*: a new transaction's `previous` is the END of the one before it.
 - *Counts*: events are numbered 1..n without a gap and END's totals agree, per table too.
 
-What cannot be accounted for raises BrokenStream before anything of it is committed.
+What cannot be accounted for raises BrokenStream before anything of it is committed; where a later
+copy in the log may mend it, Gap.
 Sources of the rules: docs/decisions.md ("The ledger").
 """
 
@@ -37,7 +38,6 @@ class Open:
     """A transaction whose END has not been read."""
 
     txid: int
-    offset: int
     verdict: Verdict
     previous: int | None
     torn: str | None = None
@@ -69,13 +69,11 @@ class Restart:
 
 
 @dataclasses.dataclass(eq=False)
-class Incomplete(Exception):  # noqa: N818 -- a finding that the replicator looks into, not yet an error
-    """An END whose counts do not match; the transaction may come again whole further on."""
+class Gap(Exception):  # noqa: N818 -- a finding that the replicator looks into, not yet an error
+    """Something is missing at `offset`; what comes next may stand further on, else it is `error`."""
 
-    end: End
-    seen: int
-    begin_offset: int
-    detail: str
+    offset: int
+    error: BrokenStream
 
 
 Step = Apply | Commit | Restart | Message | None
@@ -102,7 +100,7 @@ class Ledger:
     def accept(self, event: Event) -> Step:
         """Account for the next event of the log and say what is to be done about it.
 
-        Raises BrokenStream, or Incomplete for an END with wrong counts.
+        Raises BrokenStream, or Gap where a later copy may bring what is missing.
         """
         match event:
             case Change():
@@ -116,10 +114,16 @@ class Ledger:
             case Heartbeat():
                 return None
 
+    def follows(self, event: Begin) -> bool:
+        """Tell whether a transaction is what comes next, whatever stands before it in the log."""
+        if event.previous is None:
+            return False
+        return event.previous == self.applied or (not self.ring and event.previous < self.applied)
+
     def _begin(self, event: Begin) -> Step:
         again = self._open.pop(event.txid, None)
         verdict = self._verdict(event)
-        self._open[event.txid] = Open(event.txid, event.offset, verdict, event.previous)
+        self._open[event.txid] = Open(event.txid, verdict, event.previous)
         if again is not None and again.verdict is not Verdict.DUPLICATE:
             return Restart(event.txid, event.offset)
         return None
@@ -142,7 +146,7 @@ class Ledger:
         if opened is None:
             if any(txid == applied for applied, _ in self.ring):
                 return None
-            raise _broken(
+            raise _gap(
                 f"an event of transaction {txid} comes without the transaction's beginning",
                 txid=txid,
                 offset=offset,
@@ -162,7 +166,7 @@ class Ledger:
             # A connector that has stored no offset yet begins at its slot each time it starts.
             if event.lsn <= self.applied:
                 return Verdict.DUPLICATE
-            raise _broken(
+            raise _gap(
                 "the connector started without knowing what it sent before (its offsets were "
                 "deleted, the replication slot was made anew, or it is not the shipped one), so "
                 "what was committed in between may be missing",
@@ -178,9 +182,9 @@ class Ledger:
             return Verdict.DUPLICATE
         if previous == self.applied and not others:
             return Verdict.NEW
-        raise _broken(
+        raise _gap(
             f"transactions are missing: transaction {event.txid} follows the commit that ends at "
-            f"{lsns.show(previous)}, but the last one in the topic ends at {lsns.show(self.applied)}",
+            f"{lsns.show(previous)}, but the last one before it in the topic ends at {lsns.show(self.applied)}",
             txid=event.txid,
             offset=event.offset,
             lsn=event.lsn,
@@ -191,7 +195,7 @@ class Ledger:
         if opened is None:
             if event.lsn <= self.applied:
                 return None
-            raise _broken(
+            raise _gap(
                 f"transaction {event.txid} ends without having begun",
                 txid=event.txid,
                 offset=event.offset,
@@ -207,11 +211,12 @@ class Ledger:
             or any(counted[table] != count for table, count in event.counts.items())
             or any(table not in event.counts for table in counted)
         ):
-            raise Incomplete(
-                event,
-                opened.total,
-                opened.offset,
-                opened.torn or f"its END counts {event.total} events, {opened.total} came",
+            detail = opened.torn or f"its END counts {event.total} events, {opened.total} came"
+            raise _gap(
+                f"transaction {event.txid} is not whole in the topic: {detail}",
+                txid=event.txid,
+                offset=event.offset,
+                lsn=event.lsn,
             )
         if opened.verdict is Verdict.FIRST and event.lsn <= self.applied:
             return Commit(event, contained=True)
@@ -249,15 +254,9 @@ class Ledger:
             )
 
 
-def incomplete(found: Incomplete) -> BrokenStream:
-    """Return the error for an END with wrong counts that does not come again."""
-    return _broken(
-        f"transaction {found.end.txid} is not whole in the topic: {found.detail}, and no later "
-        "copy of it is in the topic",
-        txid=found.end.txid,
-        offset=found.end.offset,
-        lsn=found.end.lsn,
-    )
+def _gap(what: str, *, txid: int, offset: int, lsn: int) -> Gap:
+    later = f"{what}; what comes next is not further on in the topic either"
+    return Gap(offset, _broken(later, txid=txid, offset=offset, lsn=lsn))
 
 
 def _broken(what: str, **place: int | None) -> BrokenStream:

@@ -7,10 +7,9 @@ import logging
 import threading
 from collections.abc import Iterator
 
-from cdc import events, ledger
-from cdc.config import Config
+from cdc import events
 from cdc.events import Begin, End, Event
-from cdc.ledger import Incomplete
+from cdc.ledger import Gap, Ledger
 from cdc.position import Fenced
 from cdc.source import Source
 
@@ -40,12 +39,12 @@ class Lookahead:
             log.info("waiting for the end of transaction %d", txid)
             self.stop.wait(_LOOK_AGAIN)
 
-    def later_copy(self, found: Incomplete, config: Config, replica: str) -> int:
-        """Return the offset where the transaction begins again; BrokenStream if it does not."""
-        for event in self._boundaries(found.end.offset + 1):
-            if isinstance(event, Begin) and event.txid == found.end.txid:
+    def later_copy(self, gap: Gap, ledger: Ledger) -> int:
+        """Return the offset behind the gap where what comes next begins; the gap's error if nowhere."""
+        for event in self._boundaries(gap.offset + 1):
+            if isinstance(event, Begin) and ledger.follows(event):
                 return event.offset
-        raise ledger.incomplete(found).at(topic=config.topic, replica=replica)
+        raise gap.error
 
     def _boundaries(self, offset: int) -> Iterator[Event]:
         """Yield the BEGINs and ENDs from `offset` to the log's present end."""

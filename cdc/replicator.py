@@ -26,7 +26,7 @@ from cdc.errors import BrokenStream, MalformedRecord, NotReady, Unreachable
 from cdc.events import Begin, Event, Message, Record
 from cdc.guard import Guard
 from cdc.history import Succession
-from cdc.ledger import Incomplete, Ledger
+from cdc.ledger import Gap, Ledger, Step
 from cdc.lookahead import Lookahead
 from cdc.names import TableName
 from cdc.origins import Origin
@@ -115,7 +115,7 @@ class Replicator:
             except (Resume, Torn) as later:
                 # From the position again it would only be met again.
                 self._skip_to = later.offset
-                log.info("the open transaction comes again whole from offset %d", later.offset)
+                log.info("what comes next comes again whole from offset %d", later.offset)
             except Unreachable as error:
                 # Kafka, or a further session on the replica: another daemon may fare better.
                 conn.rollback()
@@ -211,10 +211,7 @@ class Replicator:
                 heartbeat = position.heartbeat(event, turn.position)
             # Before the ledger: after a failover LSNs go back, and new commits look repeated.
             self._from(turn, event, heartbeat)
-            step = turn.ledger.accept(event)
-        except Incomplete as found:
-            self._flush(turn)
-            raise Resume(turn.ahead.later_copy(found, self._config, self._name)) from None
+            step = self._accounted(turn, event)
         except (BrokenStream, MalformedRecord) as error:
             self._flush(turn)  # what came whole before it is applied
             self._succession.explain(turn.position, turn.holds)
@@ -231,6 +228,14 @@ class Replicator:
             turn.buffer.add(step)
             if turn.buffer.full:
                 self._flush(turn)
+
+    def _accounted(self, turn: Turn, event: Event) -> Step:
+        """Return what the ledger makes of the event; Resume where what is missing comes later."""
+        try:
+            return turn.ledger.accept(event)
+        except Gap as gap:
+            self._flush(turn)
+            raise Resume(turn.ahead.later_copy(gap, turn.ledger)) from None
 
     def _from(self, turn: Turn, event: Event, heartbeat: HeartbeatContent | None) -> None:
         """Follow the primary to a new timeline where nothing was lost; raises BrokenStream."""

@@ -18,7 +18,7 @@ from cdc.config import Apply, Config, Connect, Kafka, Primary, Replica
 from cdc.errors import BrokenStream, CdcError, Unreachable
 from cdc.events import Change, End, Record
 from cdc.history import History
-from cdc.ledger import Incomplete, Ledger
+from cdc.ledger import Gap, Ledger
 from cdc.lookahead import Lookahead
 from cdc.names import TableName
 from cdc.position import Coverage, Fenced, Position
@@ -178,9 +178,9 @@ def test_looking_ahead_ends_when_stopped() -> None:
     turn.ahead.source = Ahead([end_of(7, 1100)])  # type: ignore[assignment]  # only `ahead` is asked
     turn.ahead.stop.set()
 
-    incomplete = Incomplete(End(7, 1100, 2, {}, 0, 8, None), 1, 5, "one is missing")
+    gap = Gap(8, BrokenStream("one is missing", safe="", next=""))
     with pytest.raises(Fenced):
-        turn.ahead.later_copy(incomplete, daemon._config, "r1")
+        turn.ahead.later_copy(gap, turn.ledger)
     large(turn, 7)
     with pytest.raises(Fenced):
         daemon._end_of_open(turn)

@@ -20,7 +20,7 @@ from cdc.errors import MalformedRecord
 from cdc.names import TableName
 from cdc.origins import Origin
 
-#: The header in which the capture plugin names, at each BEGIN, the END before it.
+#: The header of each BEGIN in which the capture plugin says what the transaction follows.
 LINK = "cdc.previous"
 
 HEARTBEAT_PREFIX = "cdc.heartbeat"
@@ -61,8 +61,8 @@ class Record(msgspec.Struct, frozen=True):
 class Begin(msgspec.Struct, frozen=True):
     """The start of a source transaction, whose first record in the log stands at `lsn`.
 
-    `previous` is the END LSN of the transaction captured before; None from a connector that knows
-    of none. `origin` is None where no capture plugin has said it.
+    `previous` is the place after which the connector has left out no commit: the END before this
+    one, or where it began. It and `origin` are None from a connector that is not the plugin's.
     """
 
     txid: int

@@ -1,12 +1,13 @@
 """The loss ledger: nothing missing, nothing twice, nothing torn.
 
 Debezium frames every source transaction with BEGIN and END, numbers its events and counts them in
-END; the capture plugin names at each BEGIN the END before it (`previous`). Each transaction is
-therefore a link of a chain, and the ledger follows it event by event:
+END; the capture plugin names at each BEGIN the place after which nothing is left out (`previous`):
+the END before it, or where the connector's slot stood when it started. Each transaction is therefore
+a link of a chain, and the ledger follows it event by event:
 
 - *Duplicate?* is decided at BEGIN: its `previous` lies before the last applied END.
   A duplicate must end at a commit this replica has applied.
-- *Chain*: a new transaction's `previous` is the END of the one before it.
+- *Chain*: a new transaction's `previous` is the last applied END.
 - *Counts*: events are numbered 1..n without a gap and END's totals agree, per table too.
 
 What cannot be accounted for raises BrokenStream before anything of it is committed; where a later
@@ -144,8 +145,8 @@ class Ledger:
     def _count(self, txid: int, order: int | None, offset: int, lsn: int) -> Open | None:
         opened = self._open.get(txid)
         if opened is None:
-            if any(txid == applied for applied, _ in self.ring):
-                return None
+            if lsn <= self.applied:
+                return None  # the rest of one that was applied, as its END will show, or the next BEGIN
             raise _gap(
                 f"an event of transaction {txid} comes without the transaction's beginning",
                 txid=txid,
@@ -163,13 +164,9 @@ class Ledger:
     def _verdict(self, event: Begin) -> Verdict:
         previous = event.previous
         if previous is None:
-            # A connector that has stored no offset yet begins at its slot each time it starts.
-            if event.lsn <= self.applied:
-                return Verdict.DUPLICATE
             raise _gap(
-                "the connector started without knowing what it sent before (its offsets were "
-                "deleted, the replication slot was made anew, or it is not the shipped one), so "
-                "what was committed in between may be missing",
+                f"transaction {event.txid} does not say which commit it follows: the connector "
+                "that wrote it is not the shipped one, so what was committed before may be missing",
                 txid=event.txid,
                 offset=event.offset,
                 lsn=event.lsn,

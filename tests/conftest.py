@@ -11,12 +11,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import harness
+import hypothesis
 import pytest
 
 pytest.register_assert_rewrite("road")
 
 import road as roads  # noqa: E402 -- after its registration, for its asserts to tell what they found
 from harness import Stack, Stream  # noqa: E402
+
+# A busy machine is slow, not wrong.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 #: The stack that a run of several workers shares, from before they start until they have ended.
 _shared = ExitStack()

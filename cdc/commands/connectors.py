@@ -112,8 +112,8 @@ def restart(said: Common, dry_run: bool) -> None:
 
 
 @connectors.command()
-@click.option("--offsets", is_flag=True, help="Delete also where it was: every replica must be "
-              "filled anew then.")  # fmt: skip
+@click.option("--offsets", is_flag=True, help="Delete also where it was: a new one begins where "
+              "the slot is.")  # fmt: skip
 @_dry_run
 @common
 def delete(said: Common, offsets: bool, dry_run: bool) -> None:
@@ -133,8 +133,8 @@ def delete(said: Common, offsets: bool, dry_run: bool) -> None:
         ("would be deleted" if dry_run else "deleted") if there else "was not there"
     )
     if offsets and there:
-        note("its offsets go too: after `cdc connectors apply`, fill every replica anew with "
-             "`cdc bootstrap --overwrite`")  # fmt: skip
+        note("its offsets go too: a connector of the same name begins where the slot is, and each "
+             "replica halts unless that leaves nothing out")  # fmt: skip
     else:
         note("its offsets stay in Connect: a connector of the same name goes on where it was")
     note(f"the slot {config.slot} keeps log on the primary until a connector reads it again or it "

@@ -131,7 +131,7 @@ def test_a_stock_connector_is_refused(witness: Witness) -> None:
         said = refusals.parse(done.stderr)
     assert done.returncode == 1
     assert "the connector's settings cannot be checked: Kafka Connect at" in done.stderr
-    assert "it is not the shipped one" in said.what
+    assert "the connector that wrote it is not the shipped one" in said.what
     assert f"topic={stream.topic} partition=0 offset={end}" in said.at
     assert said.data.startswith("nothing of it was applied, and nothing after it")
     assert "`cdc connectors status`" in said.next

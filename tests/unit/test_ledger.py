@@ -187,10 +187,16 @@ def test_rows_without_a_beginning_stop_all() -> None:
         applied(Ledger(START, [(0, START)]), chain([2])[0][1:])
 
 
-def test_a_connector_without_memory_stops_all() -> None:
-    """A BEGIN that follows nothing known (offsets deleted, slot made anew) is a break."""
-    with pytest.raises(Gap, match="without knowing what it sent before"):
+def test_a_transaction_that_follows_nothing_stops_all() -> None:
+    """A BEGIN without the plugin's header is from another connector: what it left out nobody knows."""
+    with pytest.raises(Gap, match="does not say which commit it follows"):
         applied(Ledger(START, [(0, START)]), transaction(5, START + 100, 1, None))
+
+
+def test_a_slot_made_anew_too_late_stops_all() -> None:
+    """Hazard 7: it promises only what commits after it, and more than the last applied END is before."""
+    with pytest.raises(Gap, match="transactions are missing"):
+        applied(Ledger(START, [(0, START)]), transaction(5, START + 100, 0, START + 1))
 
 
 def test_a_message_outside_transactions_is_no_link() -> None:
@@ -224,10 +230,10 @@ def test_commits_the_snapshot_holds_do_not_end_a_transaction_that_is_open() -> N
     assert [3] == applied(ledger, first[1:])
 
 
-def test_a_connector_s_first_transaction_may_come_again() -> None:
-    """A connector without stored offsets begins at its slot again: what is applied is a duplicate."""
+def test_a_connector_without_offsets_begins_where_its_slot_is() -> None:
+    """Hazard 7: what was applied since is a duplicate, and nothing is missing after it."""
     first, second = chain([1, 1])
-    first = transaction(1, START + 100, 1, None)
+    first = transaction(1, START + 100, 1, START - 30)
     bootstrapped = Ledger(START + 100, [])
     long_ago = Ledger(START + 200, [(9, START + 200)])
 
@@ -235,7 +241,7 @@ def test_a_connector_s_first_transaction_may_come_again() -> None:
     assert [] == applied(long_ago, first)
 
 
-def test_a_connector_without_memory_that_begins_too_late_stops_all() -> None:
-    """Its first transaction began before the last applied commit and ends after it: a gap may be."""
+def test_a_slot_that_passed_over_an_applied_commit_stops_all() -> None:
+    """The first transaction after it ends later than what was applied meanwhile: they contradict."""
     with pytest.raises(BrokenStream, match="now ends later"):
-        applied(Ledger(START, [(0, START)]), transaction(5, START + 40, 1, None))
+        applied(Ledger(START, [(0, START)]), transaction(5, START + 40, 1, START - 30))

@@ -9,8 +9,9 @@ import org.apache.kafka.connect.header.Headers;
 import org.apache.kafka.connect.source.SourceRecord;
 
 /**
- * The chain of transactions: each BEGIN names the END before it, and the server and timeline that
- * sent it (see {@link Origin}), in headers.
+ * The chain of transactions: each BEGIN names the END before it (the first one of a stream, the
+ * place after which the server sends every commit), and the server and timeline that sent it (see
+ * {@link Origin}), in headers.
  *
  * <p>Readers see by it that a transaction is missing before they apply anything of the next one,
  * also where that one is empty. Debezium's own link, {@code source.sequence}, stands only in rows,
@@ -22,7 +23,8 @@ final class Chain {
 
     private final Supplier<Whole> streams;
     private Whole stream;
-    private Long end;
+    private long previous;
+    private boolean ended;
     private Long message;
 
     /** {@code streams} gives the stream that Debezium reads now: another one after each error. */
@@ -34,14 +36,17 @@ final class Chain {
     Headers link(SourceRecord record) {
         if (CommitOffset.endsTransaction(record)) {
             follow();
-            end = CommitOffset.lsn(CommitOffset.of(record));
+            previous = CommitOffset.lsn(CommitOffset.of(record));
+            ended = true;
             message = null;
         } else if (isMessageOutside(record)) {
             follow();
             message = committed(record);
         } else if (CommitOffset.beginsTransaction(record)) {
             follow();
-            return begun(record);
+            check(committed(record));
+            return new ConnectHeaders(record.headers()).addLong(HEADER, previous)
+                    .addString(Origin.HEADER, stream.origin());
         }
         return record.headers();
     }
@@ -50,21 +55,20 @@ final class Chain {
         Whole now = streams.get();
         if (now != stream) {
             stream = now;
-            end = now.from();
+            previous = now.from();
+            ended = false;
             message = null;
         }
     }
 
-    private Headers begun(SourceRecord record) {
-        Long debezium = committed(record);
-        if (!Objects.equals(debezium, end) && !Objects.equals(debezium, message)) {
+    /** Before the first END of a stream Debezium has what was stored, which may be older, or nothing. */
+    private void check(Long debezium) {
+        boolean sound = ended ? Objects.equals(debezium, previous) : debezium == null || debezium <= previous;
+        if (!sound && (message == null || !message.equals(debezium))) {
             throw new ConnectException("Debezium passed over a transaction: the one that begins follows the commit at "
-                    + debezium + ", the last one handed over ends at " + end + "; nothing is lost if the connector is"
-                    + " restarted, it goes on from the last END that is stored");
+                    + debezium + ", the last one handed over ends at " + previous + "; nothing is lost if the connector"
+                    + " is restarted, it goes on from the last END that is stored");
         }
-        ConnectHeaders headers = new ConnectHeaders(record.headers());
-        headers.addString(Origin.HEADER, stream.origin());
-        return end == null ? headers : headers.addLong(HEADER, end);
     }
 
     /** What Debezium takes for the last commit: an END, or a message outside transactions. */

@@ -53,8 +53,16 @@ final class ServerTextTask extends PostgresConnectorTask {
                 .withTypeRegistry(new EverythingIsText(connection))
                 .withSchema(schema)
                 .jdbcMetadataConnection(connection)
-                .build(), Origin::of);
+                .build(), Origin::of, () -> confirmed(connection, config.slotName()));
         return stream.connection();
+    }
+
+    private static long confirmed(PostgresConnection connection, String slot) throws SQLException {
+        return connection.prepareQueryAndMap(
+                "SELECT (confirmed_flush_lsn - '0/0'::pg_catalog.pg_lsn)::bigint"
+                        + " FROM pg_catalog.pg_replication_slots WHERE slot_name = ?",
+                statement -> statement.setString(1, slot),
+                connection.singleResultMapper(found -> found.getLong(1), "the slot " + slot + " is gone"));
     }
 
     /**

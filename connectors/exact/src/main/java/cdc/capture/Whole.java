@@ -1,12 +1,13 @@
 package cdc.capture;
 
-import io.debezium.connector.postgresql.connection.Lsn;
 import io.debezium.connector.postgresql.connection.ReplicationConnection;
+import io.debezium.connector.postgresql.connection.ReplicationStream;
 import io.debezium.connector.postgresql.connection.WalPositionLocator;
 import java.lang.reflect.InvocationHandler;
 import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Method;
 import java.lang.reflect.Proxy;
+import java.sql.SQLException;
 
 /**
  * A replication connection that hands on every event of every transaction the server sends, and
@@ -20,15 +21,24 @@ import java.lang.reflect.Proxy;
  */
 final class Whole implements InvocationHandler {
 
+    /** The replication slot as the server has it. */
+    interface Slot {
+
+        /** Up to here the server has forgotten what commits: it sends nothing of it, and does not say so. */
+        long confirmed() throws SQLException;
+    }
+
     private final ReplicationConnection inner;
     private final Origin.Question question;
+    private final Slot slot;
     // Both set by the thread that reads the stream, before it hands on anything of it.
-    private volatile Long from;
+    private volatile long from;
     private volatile String origin;
 
-    Whole(ReplicationConnection inner, Origin.Question question) {
+    Whole(ReplicationConnection inner, Origin.Question question, Slot slot) {
         this.inner = inner;
         this.question = question;
+        this.slot = slot;
     }
 
     ReplicationConnection connection() {
@@ -36,8 +46,11 @@ final class Whole implements InvocationHandler {
                 Whole.class.getClassLoader(), new Class<?>[] {ReplicationConnection.class}, this);
     }
 
-    /** The LSN after which every commit is sent; null where the slot alone knows. */
-    Long from() {
+    /**
+     * The LSN after which every commit is sent: the later of what was asked for and what the slot
+     * has. Asked once the stream is open, when nobody else can move the slot.
+     */
+    long from() {
         return from;
     }
 
@@ -50,9 +63,6 @@ final class Whole implements InvocationHandler {
     public Object invoke(Object proxy, Method method, Object[] given) throws Throwable {
         Object[] arguments = given == null ? null : given.clone();
         for (int i = 0; arguments != null && i < arguments.length; i++) {
-            if (arguments[i] instanceof Lsn lsn) {
-                from = lsn.asLong();
-            }
             if (arguments[i] instanceof WalPositionLocator) {
                 // One without a position filters nothing.
                 arguments[i] = new WalPositionLocator();
@@ -62,7 +72,11 @@ final class Whole implements InvocationHandler {
             origin = question.ask(inner);
         }
         try {
-            return method.invoke(inner, arguments);
+            Object answer = method.invoke(inner, arguments);
+            if (answer instanceof ReplicationStream stream) {
+                from = Math.max(stream.startLsn().asLong(), slot.confirmed());
+            }
+            return answer;
         } catch (InvocationTargetException thrown) {
             throw thrown.getCause();
         }

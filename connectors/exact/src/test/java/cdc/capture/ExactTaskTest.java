@@ -8,6 +8,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.debezium.connector.postgresql.connection.Lsn;
 import io.debezium.connector.postgresql.connection.ReplicationConnection;
+import io.debezium.connector.postgresql.connection.ReplicationStream;
 import io.debezium.connector.postgresql.connection.WalPositionLocator;
 import java.lang.reflect.Proxy;
 import java.util.ArrayDeque;
@@ -21,8 +22,8 @@ import org.apache.kafka.connect.data.Schema;
 import org.apache.kafka.connect.data.SchemaBuilder;
 import org.apache.kafka.connect.data.Struct;
 import org.apache.kafka.connect.errors.ConnectException;
-import org.apache.kafka.connect.header.ConnectHeaders;
 import org.apache.kafka.connect.header.Header;
+import org.apache.kafka.connect.header.Headers;
 import org.apache.kafka.connect.source.SourceRecord;
 import org.apache.kafka.connect.source.SourceTask;
 import org.apache.kafka.connect.source.SourceTaskContext;
@@ -31,6 +32,7 @@ import org.junit.jupiter.api.Test;
 
 class ExactTaskTest {
 
+    private static final String ORIGIN = "7412/2";
     private static final Map<String, ?> PARTITION = Map.of("server", "app");
     private static final Schema MARKER = SchemaBuilder.struct().field("status", Schema.STRING_SCHEMA)
             .field("id", Schema.STRING_SCHEMA).field("event_count", Schema.OPTIONAL_INT64_SCHEMA).build();
@@ -104,23 +106,29 @@ class ExactTaskTest {
 
     @Test
     void aTransactionNamesTheEndBeforeIt() throws Exception {
-        assertEquals(List.of("none", "20", "40"), links(whole(null), begin(null), end(20), begin(20L), end(40), begin(40L)));
+        assertEquals(List.of("5", "20", "40"), links(whole(5), begin(null), end(20), begin(20L), end(40), begin(40L)));
     }
 
     @Test
     void theFirstOneNamesWhereTheStreamBegan() throws Exception {
-        assertEquals(List.of("5"), links(whole(5L), begin(5L)));
+        assertEquals(List.of("5"), links(whole(5), begin(5L)));
+    }
+
+    @Test
+    void whatTheSlotHasForgottenIsNotPromised() throws Exception {
+        assertEquals(List.of("8"), links(whole(5, 8), begin(5L)));
+        assertEquals(List.of("5"), links(whole(5, 3), begin(5L)));
     }
 
     @Test
     void aMessageOutsideTransactionsIsNoLink() throws Exception {
-        assertEquals(List.of("20"), links(whole(null), end(20), message(30), begin(30L)));
-        assertEquals(List.of("5"), links(whole(5L), message(30), begin(30L)));
+        assertEquals(List.of("20"), links(whole(5), end(20), message(30), begin(30L)));
+        assertEquals(List.of("5"), links(whole(5), message(30), begin(30L)));
     }
 
     @Test
     void aStreamOpenedAgainBeginsTheChainAnew() throws Exception {
-        Deque<Whole> streams = new ArrayDeque<>(List.of(whole(5L), whole(5L)));
+        Deque<Whole> streams = new ArrayDeque<>(List.of(whole(5), whole(5)));
         Chain chain = new Chain(streams::peek);
         link(chain, begin(5L));
         link(chain, end(20));
@@ -131,16 +139,20 @@ class ExactTaskTest {
 
     @Test
     void aTransactionThatDebeziumPassesOverStopsTheTask() throws Exception {
-        ConnectException refused = assertThrows(ConnectException.class, () -> links(whole(5L), end(20), begin(30L)));
+        for (SourceRecord[] records : List.of(
+                new SourceRecord[] {end(20), begin(30L)}, new SourceRecord[] {begin(20L)},
+                new SourceRecord[] {end(20), begin(null)}, new SourceRecord[] {end(20), message(30), begin(40L)})) {
+            ConnectException refused = assertThrows(ConnectException.class, () -> links(whole(5), records));
 
-        assertTrue(refused.getMessage().contains("follows the commit at 30, the last one handed over ends at 20"));
+            assertTrue(refused.getMessage().contains("Debezium passed over a transaction"));
+        }
     }
 
     @Test
     void aTransactionSaysWhoseHistoryItBelongsTo() throws Exception {
-        Chain chain = new Chain(always(whole(null)));
+        Chain chain = new Chain(always(whole(5)));
 
-        assertEquals("7412/2", chain.link(begin(null)).lastWithName(Origin.HEADER).value());
+        assertEquals(ORIGIN, chain.link(begin(null)).lastWithName(Origin.HEADER).value());
         assertNull(chain.link(end(20)).lastWithName(Origin.HEADER));
     }
 
@@ -148,7 +160,7 @@ class ExactTaskTest {
     void aTransactionKeepsItsOtherHeaders() throws Exception {
         SourceRecord begin = begin(5L);
         begin.headers().addString("other", "kept");
-        ConnectHeaders found = (ConnectHeaders) new Chain(always(whole(5L))).link(begin);
+        Headers found = new Chain(always(whole(5))).link(begin);
 
         assertEquals("kept", found.lastWithName("other").value());
         assertEquals(1, begin.headers().size());
@@ -163,7 +175,7 @@ class ExactTaskTest {
                     return null;
                 });
         WalPositionLocator locator = new WalPositionLocator(Lsn.valueOf(5L), Lsn.valueOf(5L), null);
-        new Whole(inner, asked -> "7412/2").connection().startStreaming(Lsn.valueOf(5L), locator);
+        new Whole(inner, asked -> ORIGIN, () -> 0).connection().startStreaming(Lsn.valueOf(5L), locator);
 
         assertTrue(locator.searchingEnabled());
         assertFalse(((WalPositionLocator) given.remove()).searchingEnabled());
@@ -234,14 +246,16 @@ class ExactTaskTest {
         return () -> value;
     }
 
-    /** A stream that was started at an LSN, or wherever its slot is. */
-    private static Whole whole(Long from) throws Exception {
-        Whole stream = new Whole(answering(ReplicationConnection.class, "startStreaming", null), asked -> "7412/2");
-        if (from == null) {
-            stream.connection().startStreaming(new WalPositionLocator());
-        } else {
-            stream.connection().startStreaming(Lsn.valueOf(from), new WalPositionLocator());
-        }
+    private static Whole whole(long from) throws Exception {
+        return whole(from, from);
+    }
+
+    /** A stream that was asked for from an LSN on, of a slot that has forgotten what is before another. */
+    private static Whole whole(long from, long confirmed) throws Exception {
+        ReplicationStream opened = answering(ReplicationStream.class, "startLsn", Lsn.valueOf(from));
+        Whole stream = new Whole(answering(ReplicationConnection.class, "startStreaming", opened), asked -> ORIGIN,
+                () -> confirmed);
+        stream.connection().startStreaming(new WalPositionLocator());
         return stream;
     }
 
@@ -266,7 +280,7 @@ class ExactTaskTest {
             public void stop() {
                 records.clear();
             }
-        }, new Chain(always(new Whole(null, asked -> "7412/2"))));
+        }, new Chain(always(new Whole(null, asked -> ORIGIN, () -> 0))));
         OffsetStorageReader reader = answering(OffsetStorageReader.class, "offset", stored);
         task.initialize(answering(SourceTaskContext.class, "offsetStorageReader", reader));
         return task;

@@ -145,7 +145,7 @@ class Ledger:
     def _count(self, txid: int, order: int | None, offset: int, lsn: int) -> Open | None:
         opened = self._open.get(txid)
         if opened is None:
-            if lsn <= self.applied:
+            if lsn < self.applied:
                 return None  # the rest of one that was applied, as its END will show, or the next BEGIN
             raise _gap(
                 f"an event of transaction {txid} comes without the transaction's beginning",

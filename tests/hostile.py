@@ -289,6 +289,7 @@ CASES["an insert of a row that is there"] = Case(
 # Transactions: boundaries.
 _NO_BEGIN, _NOT_WHOLE = "without the transaction's beginning", "is not whole in the topic"
 _GAP, _NUMBER = "transactions are missing", "was due"
+_NO_LINK = "does not say which commit it follows"
 broken("BEGIN lost", without(BEGIN), _NO_BEGIN, BEGIN)
 broken("BEGIN of another transaction", renamed(BEGIN, lambda txid, lsn: f"{txid + 9000}:{lsn}"),
        _NO_BEGIN, FIRST)  # fmt: skip
@@ -347,9 +348,9 @@ broken("END's LSN behind", renamed(END, lambda txid, lsn: f"{txid}:{lsn - 8}"), 
 broken("END's LSN ahead", renamed(END, lambda txid, lsn: f"{txid}:{lsn + 8}"), "", END + 2, 3)
 broken("END's LSN before the commit before", renamed(END, lambda txid, _: f"{txid}:9"),
        "yet ends before it", END)  # fmt: skip
-broken("the link lost", linked(BEGIN, lambda _: None), "now ends later", END)
+broken("the link lost", linked(BEGIN, lambda _: None), _NO_LINK, BEGIN)
 CASES["the link lost, and the log goes on"] = Case(
-    "truncates", linked(13, lambda _: None), BrokenStream, "without knowing what it sent", 13, 1
+    "truncates", linked(13, lambda _: None), BrokenStream, _NO_LINK, 13, 1
 )
 broken("the link ahead", linked(BEGIN, lambda link: b"%d" % (int(link) + 8)), _GAP, BEGIN)
 broken("the link back", linked(BEGIN, lambda link: b"%d" % (int(link) - 8)), "now ends later", END)
@@ -373,7 +374,7 @@ broken(
     _NOT_WHOLE,
 )
 broken("a row before its BEGIN",
-       order((0, BEGIN), (FIRST, SECOND), (BEGIN, FIRST), (SECOND, None)), _NO_BEGIN, BEGIN)  # fmt: skip
+       order((0, BEGIN), (FIRST, SECOND), (BEGIN, FIRST), (SECOND, None)), _NOT_WHOLE, END)  # fmt: skip
 for _what, _where, _other in (
     ("table renamed", "table", "other"),
     ("table in other letters", "table", "Orders"),
@@ -395,8 +396,8 @@ broken("a message's transaction lost", without(23, 26), _GAP, 23, 5)
 CASES["a transaction lost before a message outside of any"] = Case(
     "truncates", without(17, 22), BrokenStream, _GAP, 18, 2
 )
-broken("two transactions swapped", order((0, 5), (9, 14), (5, 9), (14, None)), _GAP, 5, 1)
-broken("a transaction late", order((0, 5), (9, 23), (5, 9), (23, None)), _GAP, 5, 1)
+broken("two transactions swapped", order((0, 5), (9, 14), (5, 9), (14, None)), _GAP, 14, 2)
+broken("a transaction late", order((0, 5), (9, 23), (5, 9), (23, None)), _GAP, 23, 2)
 harmless("a transaction repeated at once", order((0, END + 1), (BEGIN, None)))
 harmless("a transaction repeated later", order((0, 31), (BEGIN, END + 1), (31, None)))
 harmless("everything repeated", order((0, None), (0, None)))

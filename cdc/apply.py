@@ -1,8 +1,9 @@
 """Apply a batch to the replica, inside the transaction that also moves the position.
 
 Sets first: rows go through COPY, one statement per table and kind of change, and each statement's
-row count must be what the net change says. Whatever PostgreSQL refuses on that path is tried again
-event by event in source order (`replay`), from a savepoint before the first statement.
+row count must be what the net change says. A table whose changes PostgreSQL refuses on that path is
+written event by event in source order (`replay`): all begins again from a savepoint before the first
+statement.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from cdc import changes, policy, statements
 from cdc.catalog import Table
 from cdc.changes import Key, RowCounts, TableChanges
 from cdc.events import Change, Row, Value
+from cdc.names import TableName
 from cdc.position import Written
 from cdc.replay import Replay
 from cdc.targets import Targets
@@ -24,6 +26,14 @@ from cdc.targets import Targets
 
 class Mismatch(Exception):  # noqa: N818 -- asks for the row-by-row path, which names the row
     """A statement wrote another number of rows than the net change says."""
+
+
+class Refused(Exception):  # noqa: N818 -- asks for the row-by-row path for one table
+    """PostgreSQL does not take a table's changes as a set."""
+
+    def __init__(self, table: TableName) -> None:
+        super().__init__(table)
+        self.table = table
 
 
 class Applier:
@@ -44,34 +54,48 @@ class Applier:
         """
         self._targets.learn(batch)
         self._conn.execute("SAVEPOINT cdc_batch")
-        try:
-            written = self._write_sets(batch)
-        except (changes.Unmergeable, Mismatch):
-            written = self._again(batch)
-        except psycopg.Error as error:
-            if policy.transient(error):
-                raise
-            written = self._again(batch)
+        alone: set[TableName] = set()
+        while (written := self._attempt(batch, alone)) is None:
+            self._conn.execute("ROLLBACK TO SAVEPOINT cdc_batch")
         self._conn.execute("RELEASE SAVEPOINT cdc_batch")
         return written
 
-    def _again(self, batch: Sequence[Change]) -> Written:
-        self._conn.execute("ROLLBACK TO SAVEPOINT cdc_batch")
-        written = Written()
-        for event in changes.events(batch):
+    def _attempt(self, batch: Sequence[Change], alone: set[TableName]) -> Written | None:
+        """Write tables by sets, those in `alone` by event; None, and one more of these, if refused.
+
+        Tables do not wait for each other, save where one statement truncates several.
+        """
+        sets = [change for change in batch if change.table not in alone]
+        try:
+            written = self._write_sets(sets)
+        except Refused as refused:
+            alone |= changes.truncated_with(batch, refused.table)
+            return None
+        except changes.Unmergeable:
+            alone |= {change.table for change in batch}
+            return None
+        for event in changes.events(change for change in batch if change.table in alone):
             written += self._replay.write(event)
         return written
 
     def _write_sets(self, batch: Sequence[Change]) -> Written:
         written = Written()
         for step in changes.plan(batch, self._targets.keys):
-            match step:
-                case TableChanges():
-                    written += self._write_net(step)
-                case RowCounts():
-                    written += self._write_counts(step)
-                case _:
-                    written += self._replay.write(step)
+            if not isinstance(step, TableChanges | RowCounts):
+                written += self._replay.write(step)
+                continue
+            try:
+                written += (
+                    self._write_net(step)
+                    if isinstance(step, TableChanges)
+                    else self._write_counts(step)
+                )
+            except Mismatch as error:
+                raise Refused(step.table) from error
+            except psycopg.Error as error:
+                if policy.transient(error):
+                    raise
+                raise Refused(step.table) from error
         return written
 
     def _write_net(self, net: TableChanges) -> Written:

@@ -146,6 +146,15 @@ def events(changes: Iterable[Change]) -> list[Change | KeyChange | Truncate]:
     return joined
 
 
+def truncated_with(changes: Iterable[Change], table: TableName) -> set[TableName]:
+    """Return `table` and all that one statement truncates with it, or with one of these."""
+    together = {table}
+    statements = [set(e.tables) for e in events(changes) if isinstance(e, Truncate)]
+    while more := set[TableName]().union(*(s for s in statements if s & together)) - together:
+        together |= more
+    return together
+
+
 def settled(changes: Sequence[Change]) -> int:
     """Return how many of `changes` can be written without those that come next.
 

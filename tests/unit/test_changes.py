@@ -217,3 +217,17 @@ def test_a_row_without_a_key_needs_all_its_values() -> None:
     """A value that neither image brings is never made up."""
     with pytest.raises(Unmergeable):
         changes.plan([change("c", after={"v": UNCHANGED})], {A: ()})
+
+
+def test_tables_of_one_truncate_are_written_the_same_way() -> None:
+    """What one statement truncates stays together, and so does what shares a table with it."""
+    c, d = TableName("s", "c"), TableName("s", "d")
+    history = [
+        change("t", A, lsn=1), change("t", B, lsn=1),
+        change("c", d, None, {"id": "1"}, lsn=2),
+        change("t", B, lsn=3), change("t", c, lsn=3),
+        change("t", d, lsn=4),
+    ]  # fmt: skip
+
+    assert {A, B, c} == changes.truncated_with(history, A)
+    assert {d} == changes.truncated_with(history, d)

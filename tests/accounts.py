@@ -135,7 +135,7 @@ def bulk(w: Writer) -> None:
 def load(w: Writer) -> None:
     """Write more rows than a batch takes, by COPY: a reader must not see the money half moved."""
     add(w, "bonds", -9)
-    lines = [f"{uuid.UUID(int=w.random.getrandbits(128))}\tline {i}\n" for i in range(1500)]
+    lines = [f"{uuid.UUID(int=w.random.getrandbits(128))}\tline {i}\n" for i in range(3000)]
     w.copy("COPY w.log (id, line) FROM STDIN", "".join(lines))
     add(w, "cash", 9)
 
@@ -180,8 +180,8 @@ KINDS: dict[Kind, int] = {
     transfer: 300,
     move_account: 100,
     rename_account: 60,
-    bulk: 12,
-    load: 3,
-    empty_log: 5,
+    bulk: 6,
+    load: 1,
+    empty_log: 3,
     in_vain: 30,
 }

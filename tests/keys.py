@@ -146,8 +146,8 @@ def savepoints(w: Writer) -> None:
 
 #: What is done how often, in thousandths together with the other modules'.
 KINDS: dict[Kind, int] = {
-    chains: 60,
-    seats: 35,
-    bookings: 25,
-    savepoints: 20,
+    chains: 50,
+    seats: 12,
+    bookings: 15,
+    savepoints: 15,
 }

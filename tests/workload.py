@@ -3,8 +3,8 @@
 Run as programs of their own (`python workload.py write …`, `… watch …`), so that they take no time
 from each other. Imports nothing of the package under test.
 
-Four writers do short transactions, a fifth keeps its own open for seconds. `accounts`, `keys` and
-`shapes` say what they do; a server that dies is waited for.
+Four writers do short transactions, a fifth keeps its own open for seconds. `accounts`, `keys`,
+`identities` and `shapes` say what they do; a server that dies is waited for.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any, LiteralString
 
 import accounts
+import identities
 import keys
 import psycopg
 import shapes
@@ -27,13 +28,18 @@ import writer
 from writer import WRITERS, Kind, Writer
 
 TABLES: LiteralString = (
-    "CREATE SCHEMA w;" + writer.TABLES + accounts.TABLES + keys.TABLES + shapes.TABLES
+    "CREATE SCHEMA w;"
+    + writer.TABLES
+    + accounts.TABLES
+    + keys.TABLES
+    + identities.TABLES
+    + shapes.TABLES
 )
 
 #: Every table that holds rows.
-NAMES = ("w.journal", *accounts.NAMES, *keys.NAMES, *shapes.NAMES)
+NAMES = ("w.journal", *accounts.NAMES, *keys.NAMES, *identities.NAMES, *shapes.NAMES)
 
-KINDS: dict[Kind, int] = {**accounts.KINDS, **keys.KINDS, **shapes.KINDS}
+KINDS: dict[Kind, int] = {**accounts.KINDS, **keys.KINDS, **identities.KINDS, **shapes.KINDS}
 
 #: What the writer does whose transactions stay open: nothing that others wait for.
 _SLOWLY = (accounts.lend, keys.chains, keys.seats, shapes.documents, shapes.typed_values)

@@ -1,4 +1,4 @@
-# make setup | demo | lint | test | test-matrix | docs | wheel | clean; each prints little unless something fails.
+# make setup | demo | lint | test | test-matrix | chaos | docs | wheel | clean; each prints little unless something fails.
 PYTHON ?= python3
 BIN := .venv/bin
 JAR := connectors/exact/target/cdc-exact.jar
@@ -6,7 +6,7 @@ JAVA_SOURCES := connectors/exact/pom.xml $(shell find connectors/exact/src -type
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 POSTGRES_15 ?= /usr/lib/postgresql/15/bin
-.PHONY: setup demo lint test test-matrix docs wheel clean announced
+.PHONY: setup demo lint test test-matrix chaos docs wheel clean announced
 
 setup: .venv/installed $(JAR)
 	@$(BIN)/python -m cdc.local.artifacts
@@ -55,6 +55,13 @@ test-on-%: setup
 # Debian 12 and its kin; elsewhere POSTGRES_15 says where its programs are.
 /usr/lib/postgresql/15/bin/initdb:
 	@apt-get -q update >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get -qy install postgresql-15 >/dev/null
+
+# A thousand rounds of SIGKILL and SIGSTOP take hours; every round is a line in chaos.jsonl.
+chaos: export CDC_CHAOS_ROUNDS ?= 1000
+chaos: export CDC_CHAOS_RATE ?= 230
+chaos: export CDC_CHAOS_REPORT ?= chaos.jsonl
+chaos: setup
+	@$(BIN)/python -m pytest -q -s tests/chaos $(PYTEST)
 
 wheel: setup
 	@rm -rf dist && $(BIN)/python -m build --wheel --no-isolation >/dev/null && ls dist/*.whl

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import running
 import workload
 from harness import ROOT, Stack, Stream
 
-MUTANT = Path(__file__).with_name("mutants") / "commit_per_table.py"
+MUTANTS = Path(__file__).with_name("mutants")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,15 @@ def test_a_build_that_commits_per_table_is_caught(written: Stream) -> None:
     log = written.folder / "mutant.log"
     with log.open("wb") as output:
         mutant = subprocess.Popen(
-            [sys.executable, str(MUTANT), "-c", str(written.config), "run", "-r", "r1"],
+            [
+                sys.executable,
+                str(MUTANTS / "commit_per_table.py"),
+                "-c",
+                str(written.config),
+                "run",
+                "-r",
+                "r1",
+            ],
             env=harness.environment() | {"PYTHONPATH": str(ROOT)},
             stdout=output,
             stderr=output,
@@ -69,6 +78,30 @@ def test_one_wrong_byte_is_found(written: Stream) -> None:
     assert len(differences) == 1
     assert differences[0].startswith("w.docs: primary has ")
     assert ", r2 has " in differences[0]
+
+
+def test_a_build_that_commits_rows_before_their_position_is_caught(stream: Stream) -> None:
+    """Killed in between, it has written rows that come again: they are seen twice."""
+    stream.ready("CREATE TABLE t (v int); ALTER TABLE t REPLICA IDENTITY FULL")
+    for number in range(5):
+        stream.sql("primary", "INSERT INTO t VALUES (%s)", [number])
+    pieces = stream.folder / "pieces.toml"
+    text = stream.config.read_text(encoding="utf-8")
+    pieces.write_text(f"{text}\n[apply]\nmax_batch_rows = 1\n", encoding="utf-8")
+
+    killed = subprocess.run(
+        [sys.executable, str(MUTANTS / "rows_first.py"), "-c", str(pieces), "run", "-r", "r1"],
+        env=harness.environment() | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+    for replica in stream.replicas:
+        stream.cdc("run", "-r", replica, "--until-caught-up")
+
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    differences = compare.differences({"primary": stream.primary, **stream.replicas}, ["t"])
+    assert len(differences) == 1
+    assert "t: primary has 5 rows" in differences[0]
+    assert "r1 has 6 " in differences[0]
 
 
 def _applied(stream: Stream) -> int:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +54,10 @@ class Standby:
         self.data.mkdir(mode=0o700)
         if user := layout.owner():
             os.chown(self.data, user.uid, user.gid)
+        # The database is for the worker that keeps slots in step (PostgreSQL 17).
+        address = f"host=127.0.0.1 port={self._port} user=postgres dbname=postgres"
         self._run(
-            "pg_basebackup", "-D", str(self.data), "-h", "127.0.0.1", "-p", str(self._port),
-            "-U", "postgres", "-R", "-X", "stream", "-c", "fast",
+            "pg_basebackup", "-D", str(self.data), "-d", address, "-R", "-X", "stream", "-c", "fast",
             *(["-C", "-S", slot] if slot else []),
         )  # fmt: skip
 
@@ -89,18 +88,16 @@ class Standby:
             self._process = None
 
     def take_over(self) -> None:
-        """Stand in the dead primary's place, at its address, promoted."""
+        """Be promoted, then stand in the dead primary's place, at its address."""
+        if self._process is None:
+            self.start()
+        harness.rows(self.dsn, "SELECT pg_promote(wait_seconds => 120)")
         self.stop()
         primary = self._servers / "primary"
         primary.rename(self._servers / f"lost-{len(list(self._servers.glob('lost-*')))}")
         self.data.rename(primary)
-        auto = primary / "postgresql.auto.conf"
-        # The primary that it followed was at the address that is its own now.
-        kept = re.sub(r"(?m)^primary_(conninfo|slot_name).*$", "", auto.read_text(encoding="utf-8"))
-        auto.write_text(kept, encoding="utf-8")
         folder = self._layout.folder
         harness.run("local", "up", "--dir", folder, cwd=folder.parent, timeout=300)
-        harness.rows(self._stack.primary, "SELECT pg_promote(wait_seconds => 120)")
 
     def _password(self) -> str:
         for line in self._layout.pgpass.read_text(encoding="ascii").splitlines():
@@ -138,12 +135,20 @@ def of(stack: Stack) -> Iterator[Standby]:
 
 def kill_primary(stack: Stack) -> None:
     """Let the primary die without a word, as its machine would."""
-    folder = stack.config.parent
-    said = harness.run("local", "status", "--json", "--dir", folder, cwd=folder.parent).stdout
-    pid = json.loads(said)["pids"]["primary"]
-    os.kill(pid, signal.SIGKILL)
-    processes.reaped(pid, 30)
-    harness.wait_until(lambda: not harness.answers_sql(stack.primary), "the primary is gone")
+    _end_primary(stack, ((signal.SIGKILL, 30.0),))
+
+
+def shut_down_primary(stack: Stack) -> None:
+    """Shut the primary down as a person does: everything goes to the standby before it ends."""
+    _end_primary(stack, ((signal.SIGINT, 120.0),))
+
+
+def _end_primary(stack: Stack, how: Sequence[tuple[int, float]]) -> None:
+    primary = processes.recorded(Layout(stack.config.parent).pid_file("primary"))
+    assert primary is not None
+    processes.stop(primary, how)
+    processes.reaped(primary.pid, 30)
+    assert not primary.alive()
 
 
 def position(dsn: str) -> str:

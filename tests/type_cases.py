@@ -90,6 +90,7 @@ _TEXTS = (
     r"E'\u0001\u0001 twice'", r"E'a\u0001'", "'{\"not\": json'",
 )  # fmt: skip
 _LONG = "(SELECT string_agg(md5(i::text), '') FROM generate_series(1, 200) i)"
+_LABELS = "(SELECT string_agg(md5(i::text), '.') FROM generate_series(1, 200) i)"
 _HUGE_NUMBER = "('0.' || repeat('1234567890', 1500))::numeric"
 _ENDS = "(SELECT string_agg(format('[%s,%s)', 3*i, 3*i+1), ',') FROM generate_series(1, 1000) i)"
 _NUMBERS = "(SELECT string_agg(i::text, ',') FROM generate_series(10, 2000) i)"
@@ -269,9 +270,10 @@ SCALARS: tuple[Case, ...] = (
     Case("vector", _quoted("[0.1]"), big="array_fill(0.5::real, '{1500}')::vector", needs="vector"),
     Case("halfvec(3)", _quoted("[1,2.5,-3]"), needs="vector"),
     Case("sparsevec(5)", _quoted("{1:1,3:-2.5}/5"), needs="vector"),
-    Case("hstore", _quoted('"a"=>"1", "b c"=>NULL, "e"=>""'), needs="hstore"),
+    Case("hstore", _quoted('"a"=>"1", "b c"=>NULL, "e"=>""'),
+         big=f"hstore('k', {_LONG})", needs="hstore"),
     Case("citext", _quoted("MiXed"), big=f"{_LONG}::citext", needs="citext"),
-    Case("ltree", _quoted("a.b.c"), needs="ltree"),
+    Case("ltree", _quoted("a.b.c"), big=f"{_LABELS}::ltree", needs="ltree"),
     Case("isbn", _quoted("978-0-393-04002-9"), needs="isn"),
     Case("interval", _quoted("infinity", "-infinity", "00:00:00"), needs="17"),
 )  # fmt: skip

@@ -158,4 +158,3 @@ def test_lost_commits_are_named_after_the_offsets_were_deleted(
     stream.cdc("connectors", "apply")
     overtake(stream, reached, 400)
     halts(stream, lost)
-    bring_back(stream)

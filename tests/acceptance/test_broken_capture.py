@@ -62,17 +62,26 @@ def test_a_record_that_comes_late_is_applied_in_its_place(witness: Witness) -> N
     _equal(witness)
 
 
-def test_old_offsets_put_back_bring_what_is_discarded(witness: Witness) -> None:
-    """Connect goes back to an older commit: what it sends again is not applied again, nor halts."""
-    old = _offsets(witness)
+def test_old_offsets_put_back_are_refused(witness: Witness) -> None:
+    """Behind what the slot still has, the connector fails and says so; without offsets it goes on."""
+    stream, old = witness.stream, _offsets(witness)
     _write(witness, 200)
     before = _applied(witness)
+    passed = (
+        "SELECT confirmed_flush_lsn - '0/0' > %s FROM pg_replication_slots WHERE slot_name = %s"
+    )
+    place = [old[0]["offset"]["lsn"], f"cdc_{stream.name}"]
+    wait_until(lambda: stream.sql("primary", passed, place) == [(True,)], "the slot has passed it")
     _act(witness, "PUT", "/stop")
     _act(witness, "PATCH", "/offsets", {"offsets": old})
     _act(witness, "PUT", "/resume")
+    wait_until(lambda: "FAILED" in _states(witness), "the connector fails", timeout=120)
+    assert "no longer available on the server" in witness.run("connectors", "status").stdout
+    stream.cdc("connectors", "delete", "--offsets")
+    stream.cdc("connectors", "apply")
     _write(witness, 210)
 
-    # Ten transactions and the barrier of the command.
+    # Ten transactions and the barrier of the command: nothing twice.
     assert 11 == _applied(witness) - before
     _equal(witness)
 

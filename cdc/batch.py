@@ -170,7 +170,8 @@ def _unknown(change: Change) -> SchemaMismatch:
         f"the stream has changes of {change.table}, which this replica was never filled with",
         safe="nothing of that transaction was applied; the replica is consistent as of its position",
         next=f"run `cdc setup`, then `cdc bootstrap --table {change.table}` for this replica; if the table "
-        "is partitioned or is not to be replicated any more, `cdc bootstrap --overwrite`",
+        "was renamed, rename it here first and add --overwrite; if it is partitioned or is not to be "
+        "replicated any more, `cdc bootstrap --overwrite`",
         table=str(change.table),
         txid=change.txid,
         offset=change.offset,

@@ -290,6 +290,8 @@ def _faults(table: Table) -> Iterable[Complaint]:
     if table.address is None:
         yield Complaint(name, _without_address(table),
                         f"ALTER TABLE {name} REPLICA IDENTITY FULL, or exclude it")  # fmt: skip
+    if all(column.generated for column in table.columns):
+        yield Complaint(name, "has no column that could be written", "exclude it")
     folded: dict[str, str] = {}
     for column in table.columns:
         twin = folded.setdefault(column.name.lower(), column.name)

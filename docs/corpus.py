@@ -31,6 +31,7 @@ _OTHERS = (
     ("halts", "acceptance/test_interference.py", "test_an_incomplete_row_that_is_missing_halts"),
     ("halts", "acceptance/test_interference.py", "test_a_row_without_key_that_was_changed_halts"),
     ("halts", "acceptance/test_partitions.py", "test_partitions_that_come_and_go"),
+    ("halts", "acceptance/test_partitions.py", "test_a_renamed_table"),
     ("halts", "acceptance/test_partitions.py", "test_partitions_published_under_their_root"),
 )  # fmt: skip
 

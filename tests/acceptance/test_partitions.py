@@ -1,4 +1,4 @@
-"""Partitions that come, go and are published otherwise while the daemon runs."""
+"""Partitions and tables that come, go, are renamed or published otherwise under a running stream."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ TABLES = """
     CREATE TABLE app.mid PARTITION OF app.m FOR VALUES FROM (100) TO (200);
     CREATE TABLE app.t (id int PRIMARY KEY, v text);
     INSERT INTO app.m SELECT i, 'v' FROM generate_series(1, 150) i;
+    CREATE TABLE app.u (id int PRIMARY KEY, v text);
+    INSERT INTO app.u SELECT i, 'v' FROM generate_series(1, 9) i;
     INSERT INTO app.t SELECT i, 'v' FROM generate_series(1, 9) i;
 """
 
@@ -62,6 +64,24 @@ def test_partitions_that_come_and_go(witness: Witness) -> None:
     stream.sql("primary", "UPDATE app.high SET v = 'alone'; DELETE FROM app.high WHERE id = 200")
     stream.cdc("run", "-r", "r1", "--until-caught-up")
     assert [] == differences(witness, "app.high")
+
+
+def test_a_renamed_table(witness: Witness) -> None:
+    """A table renamed on the primary halts the daemon; renamed and filled on the replica it goes on."""
+    stream = witness.stream
+    stream.sql("primary", "ALTER TABLE app.u RENAME TO moved")
+    stream.sql("primary", "UPDATE app.moved SET v = 'under another name'")
+    with witness.unmoved():
+        said = witness.refused("run", "-r", "r1", "--until-caught-up")
+    assert "the stream has changes of app.moved" in said.what
+    assert "rename it here first and add --overwrite" in said.next
+
+    stream.sql("r1", "ALTER TABLE app.u RENAME TO moved")
+    stream.cdc("setup")
+    stream.cdc("bootstrap", "-r", "r1", "--table", "app.moved", "--overwrite")
+    stream.sql("primary", "DELETE FROM app.moved WHERE id < 5")
+    stream.cdc("run", "-r", "r1", "--until-caught-up")
+    assert [] == differences(witness, "app.moved")
 
 
 def test_partitions_published_under_their_root(witness: Witness) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import sql
@@ -20,6 +22,35 @@ def test_rows_are_deleted_by_the_whole_key() -> None:
         'DELETE FROM ONLY "s"."T""q" AS t USING "pg_temp"."stage" AS s'
         ' WHERE t."a" = s."a" AND t."b%" = s."b%"'
     ) == statements.delete_staged(TABLE, STAGE).as_string()
+
+
+def test_a_key_is_compared_by_its_index_s_operator() -> None:
+    """A type whose `=` lies outside pg_catalog (citext) is found by its index, not as text."""
+    table = dataclasses.replace(TABLE, key=("a",), equality={"a": ("my ext", "=")})
+
+    assert (
+        'DELETE FROM ONLY "s"."T""q" AS t USING "pg_temp"."stage" AS s'
+        ' WHERE t."a" OPERATOR("my ext".=) s."a"'
+    ) == statements.delete_staged(table, STAGE).as_string()
+    assert (
+        'DELETE FROM ONLY "s"."T""q" WHERE "a" OPERATOR("my ext".=) $1'
+    ) == statements.delete_one(table).as_string()
+
+
+def test_rows_without_a_key_are_found_by_their_text() -> None:
+    """As many rows of an image go as are staged; an index on columns never null leads to them."""
+    table = dataclasses.replace(TABLE, columns=("a", "c"), key=(), lookup=("c",))
+
+    assert (
+        'WITH asked AS (SELECT ROW("s"."a", "s"."c")::text, s."c", count(*)'
+        ' FROM "pg_temp"."stage" AS s GROUP BY ROW("s"."a", "s"."c")::text, s."c"),'
+        " numbered (number, image, k0, times) AS (SELECT row_number() OVER (), asked.* FROM asked)"
+        ' DELETE FROM ONLY "s"."T""q" WHERE ctid = ANY (ARRAY('
+        "SELECT place FROM (SELECT t.ctid AS place, a.times,"
+        " row_number() OVER (PARTITION BY a.number) AS nth"
+        ' FROM ONLY "s"."T""q" AS t JOIN numbered AS a'
+        ' ON ROW("t"."a", "t"."c")::text = a.image AND t."c" = a.k0) AS f WHERE nth <= times))'
+    ) == statements.delete_images(table, STAGE, ("a", "c")).as_string()
 
 
 def test_an_update_sets_what_it_may() -> None:

@@ -122,6 +122,7 @@ def test_a_partition_of_a_replicated_table_cannot_be_excluded() -> None:
         ({"key_immediate": False}, "deferrable primary key"),
         ({"replica_identity": "n"}, "REPLICA IDENTITY NOTHING"),
         ({"replica_identity": "i"}, "USING INDEX of an index that is gone"),
+        ({"columns": ()}, "no column that could be written"),
         ({"columns": (column("id"), column("Ab"), column("aB"))}, "differ only by case, Ab and aB"),
     ],
 )

@@ -1,4 +1,4 @@
-# make setup | demo | lint | test | test-matrix | chaos | docs | wheel | clean; each prints little unless something fails.
+# make setup | demo | lint | test | fuzz | test-matrix | chaos | docs | wheel | clean; each prints little unless something fails.
 PYTHON ?= python3
 BIN := .venv/bin
 JAR := connectors/exact/target/cdc-exact.jar
@@ -6,7 +6,7 @@ JAVA_SOURCES := connectors/exact/pom.xml $(shell find connectors/exact/src -type
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 POSTGRES_15 ?= /usr/lib/postgresql/15/bin
-.PHONY: setup demo lint test test-matrix chaos docs wheel clean announced
+.PHONY: setup demo lint test fuzz test-matrix chaos docs wheel clean announced
 
 setup: .venv/installed $(JAR)
 	@$(BIN)/python -m cdc.local.artifacts
@@ -39,6 +39,11 @@ lint: setup
 
 test: setup
 	@$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST)
+
+# What the unit tests try a thousand times, a hundred thousand times; minutes.
+fuzz: setup
+	@PYTHONPATH=.:tests $(BIN)/python tests/fuzz.py 100000
+	@CDC_MODEL_EXAMPLES=5000 $(BIN)/python -m pytest -q tests/unit/test_model.py
 
 # The same on the other versions of PostgreSQL; hours on a small machine. Each fetches what it lacks.
 test-matrix: setup

@@ -98,6 +98,11 @@ class Ledger:
         opened = self._open.get(txid)
         return opened is not None and opened.verdict is Verdict.FIRST
 
+    def previous_of(self, txid: int) -> int:
+        """Return the END LSN that the open transaction `txid` follows, 0 where nothing is known of it."""
+        opened = self._open.get(txid)
+        return (opened and opened.previous) or 0
+
     def accept(self, event: Event) -> Step:
         """Account for the next event of the log and say what is to be done about it.
 

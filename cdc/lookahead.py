@@ -25,17 +25,24 @@ class Lookahead:
 
     source: Source
     stop: threading.Event
-    found: End | None = None
+    found: tuple[int, int] | None = None
 
-    def end_of(self, txid: int, offset: int) -> int:
-        """Return the LSN of the next END of `txid` from `offset` on, waiting until it is there."""
-        if self.found is not None and self.found.txid == txid:
-            return self.found.lsn
+    def end_of(self, txid: int, follows: int, offset: int) -> int:
+        """Return the LSN of the next END of `txid` from `offset` on, waiting until it is there.
+
+        Where it is missing, the next BEGIN names it all the same: the ledger halts there, it need not
+        be waited for. `follows` is the END that `txid` itself follows.
+        """
+        if self.found is not None and self.found[0] == txid:
+            return self.found[1]
         while True:
             for event in self._boundaries(offset):
-                if isinstance(event, End) and event.txid == txid:
-                    self.found = event
-                    return event.lsn
+                match event:
+                    case End(found, lsn) if found == txid:
+                        self.found = txid, lsn
+                        return lsn
+                    case Begin(found, _, int(previous)) if found != txid and previous > follows:
+                        return previous
             log.info("waiting for the end of transaction %d", txid)
             self.stop.wait(_LOOK_AGAIN)
 

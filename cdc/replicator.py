@@ -22,7 +22,7 @@ from cdc.apply import Applier
 from cdc.batch import Batch, Buffer, Held, Torn
 from cdc.blockers import Blockers
 from cdc.config import Config
-from cdc.errors import BrokenStream, MalformedRecord, NotReady, Unreachable
+from cdc.errors import BrokenStream, Halt, MalformedRecord, NotReady, Unreachable
 from cdc.events import Begin, Event, Message, Record
 from cdc.guard import Guard
 from cdc.history import Succession
@@ -172,7 +172,8 @@ class Replicator:
         turn.conn.rollback()
         self._teller.waiting(turn.conn, f"for the copy of {table} to end (`cdc bootstrap`)")
         while not self._stop.wait(_LOOK_AGAIN):
-            if position.generation(turn.conn, self._config.name) != turn.position.generation:
+            at, coverage = position.load(turn.conn, self._config.name)
+            if (at.generation, coverage) != (turn.position.generation, turn.buffer.coverage):
                 return
 
     def _tell(self, turn: Turn) -> None:
@@ -257,14 +258,12 @@ class Replicator:
             self._write(turn, turn.buffer.take_piece(self._end_of_open(turn)))
 
     def _write(self, turn: Turn, batch: Batch) -> None:
-        started = time.monotonic()
-        conn = turn.conn
+        started, conn = time.monotonic(), turn.conn
         if not turn.in_transaction:
             conn.execute("BEGIN")
             turn.in_transaction = True
             failpoint.reach("batch.begun")
-        with self._blockers.watching(conn):
-            written = turn.applier.write(batch.changes) if batch.changes else Written()
+        written = self._written(turn, batch) if batch.changes else Written()
         failpoint.reach("rows.written")
         if not batch.ends:
             self._summary.piece(written)
@@ -282,6 +281,17 @@ class Replicator:
         self._summary.batch(batch, turn.position, time.monotonic() - started)
         self._summary.say(time.monotonic(), _SUMMARY_EVERY)
 
+    def _written(self, turn: Turn, batch: Batch) -> Written:
+        try:
+            with self._blockers.watching(turn.conn):
+                return turn.applier.write(batch.changes)
+        except Halt:
+            turn.conn.rollback()
+            if position.generation(turn.conn, self._config.name) != turn.position.generation:
+                # What did not fit may be a table that was emptied to be filled again.
+                raise Fenced("a bootstrap changed the tables") from None
+            raise
+
     def _end_of_open(self, turn: Turn) -> int:
         """Return the END LSN of the open transaction, or the least it can be where that is enough.
 
@@ -292,7 +302,7 @@ class Replicator:
         txid = turn.buffer.open[0].txid
         if not (turn.ledger.undecided(txid) or turn.buffer.needs_end(least)):
             return least
-        return turn.ahead.end_of(txid, turn.next_offset)
+        return turn.ahead.end_of(txid, turn.ledger.previous_of(txid), turn.next_offset)
 
     def _kafka_trouble(self, what: str) -> None:
         self._summary.trouble(what, time.monotonic())

@@ -111,7 +111,6 @@ class Connection:
         self.database = database
         self.transaction: Transaction | None = None
         self.alive = True
-        self.info = mock.Mock(backend_pid=1)
 
     @property
     def closed(self) -> bool:
@@ -350,6 +349,8 @@ class Consumer:
         if not self._eof:
             self._world.reading()
         found = self.consume(1, 0)
+        if not found:
+            self._world.idle()
         return found[0] if found else None
 
     def consume(self, most: int, _timeout: float) -> list[Message]:
@@ -360,8 +361,6 @@ class Consumer:
         if self._at == self._log.end and self._eof:
             end = KafkaError(KafkaError._PARTITION_EOF)
             found = [*found, Message("t", 0, self._at, error=end)]
-        elif not found:
-            self._world.idle()
         return found
 
     def commit(self, **_kwargs: Any) -> None:
@@ -412,6 +411,10 @@ class World:
                 ("cdc.source.Consumer", lambda settings: Consumer(self, settings)),
                 ("cdc.topic.describe", lambda _config: info),
                 ("cdc.source.Source.watch", lambda _source, _position: None),
+                (
+                    "cdc.blockers.Blockers.watching",
+                    lambda _blockers, _conn: contextlib.nullcontext(),
+                ),
                 ("cdc.guard.Guard.first", lambda _guard: None),
                 ("cdc.guard.Guard.again", lambda _guard: None),
                 ("cdc.history.Succession.again", lambda _succession, _at, _holds: None),

@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 
 import hostile
+import mutants
 import pytest
 import streams
 import truth
 
 from cdc.config import Apply
+from cdc.errors import BrokenStream
+from cdc.ledger import Ledger
 
 
 @functools.cache
@@ -73,6 +76,48 @@ def test_a_lost_event_does_not_halt_where_the_transaction_comes_again(lost: int)
 
     assert world.run() is None
     assert truth.judge(kept, world) == sum(bool(whole.changes) for whole in kept.wholes)
+
+
+@pytest.mark.parametrize("rows", [20_000, 2], ids=["whole", "pieces"])
+def test_a_lost_end_right_after_a_bootstrap_is_not_waited_for(rows: int) -> None:
+    """Whether the snapshot holds a large transaction is said by its END; the next BEGIN tells it too."""
+    kept = read("rows")
+    raw = hostile.without(hostile.END)(kept.raw)
+    world = truth.start(kept, 2, raw, Apply(max_batch_rows=rows), copied=True, offset=hostile.BEGIN)
+
+    halted = world.run()
+
+    assert isinstance(halted, BrokenStream)
+    assert (halted.place.offset, 0) == (streams.FIRST + hostile.END, truth.judge(kept, world, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "found_by"),
+    [
+        pytest.param(
+            "_known_duplicate", "if event.lsn >= oldest", "if False and event.lsn >= oldest",
+            "a transaction that was never applied among repeated ones", id="no ring",
+        ),
+        pytest.param(
+            "_end", "any(counted[table] != count", "any(False and counted[table] != count",
+            "END counts right in sum, wrong by table", id="no counts by table",
+        ),
+        pytest.param(
+            "_end", "or event.total != opened.total", "or False and event.total != opened.total",
+            "END counts 4 events", id="no counts",
+        ),
+        pytest.param(
+            "_verdict", "if previous == self.applied and not others", "if not others",
+            "a transaction lost before an empty one", id="no chain",
+        ),
+    ],
+)  # fmt: skip
+def test_a_ledger_without_a_check_is_found_out(
+    name: str, old: str, new: str, found_by: str
+) -> None:
+    """Each check of the ledger is what halts one of the classes."""
+    with mutants.mutant(Ledger, name, old, new), pytest.raises(AssertionError):
+        test_a_hostile_record_halts_or_changes_nothing(found_by, 20_000)
 
 
 def test_there_are_as_many_classes_as_were_promised() -> None:

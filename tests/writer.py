@@ -25,6 +25,9 @@ TABLES: LiteralString = """
 
 Kind = Callable[["Writer"], None]
 
+#: Deadlocks, conflicts, and a temporary table in a transaction that is to be prepared.
+_REFUSALS = (psycopg.OperationalError, psycopg.IntegrityError, psycopg.errors.FeatureNotSupported)
+
 
 @dataclasses.dataclass(slots=True)
 class Tally:
@@ -93,7 +96,7 @@ class Writer:
         except psycopg.Error as error:
             if self._conn.closed:
                 self._find_out(name)
-            elif isinstance(error, psycopg.OperationalError | psycopg.IntegrityError):
+            elif isinstance(error, _REFUSALS):
                 self._conn.rollback()
                 self.tally.refused[f"{name} {error.sqlstate}"] += 1
             else:

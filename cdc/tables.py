@@ -312,4 +312,5 @@ def _without_address(table: Table) -> str:
             return "has REPLICA IDENTITY NOTHING"
         case "i":
             return "has REPLICA IDENTITY USING INDEX of an index that is gone"
-    return "has a deferrable primary key" if table.key else "has no primary key"
+    lacks = "a deferrable primary key and not" if table.key else "no primary key nor"
+    return f"has {lacks} REPLICA IDENTITY FULL"

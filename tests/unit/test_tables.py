@@ -118,8 +118,8 @@ def test_a_partition_of_a_replicated_table_cannot_be_excluded() -> None:
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        ({"key": ()}, "no primary key"),
-        ({"key_immediate": False}, "deferrable primary key"),
+        ({"key": ()}, "no primary key nor REPLICA IDENTITY FULL"),
+        ({"key_immediate": False}, "deferrable primary key and not REPLICA IDENTITY FULL"),
         ({"replica_identity": "n"}, "REPLICA IDENTITY NOTHING"),
         ({"replica_identity": "i"}, "USING INDEX of an index that is gone"),
         ({"columns": ()}, "no column that could be written"),

@@ -62,8 +62,8 @@ def test_a_record_that_comes_late_is_applied_in_its_place(witness: Witness) -> N
     _equal(witness)
 
 
-def test_old_offsets_put_back_are_refused(witness: Witness) -> None:
-    """Behind what the slot still has, the connector fails and says so; without offsets it goes on."""
+def test_old_offsets_put_back_apply_nothing_twice(witness: Witness) -> None:
+    """Behind the slot's place the server begins at that place, or Debezium refuses: then delete them."""
     stream, old = witness.stream, _offsets(witness)
     _write(witness, 200)
     before = _applied(witness)
@@ -75,10 +75,19 @@ def test_old_offsets_put_back_are_refused(witness: Witness) -> None:
     _act(witness, "PUT", "/stop")
     _act(witness, "PATCH", "/offsets", {"offsets": old})
     _act(witness, "PUT", "/resume")
-    wait_until(lambda: "FAILED" in _states(witness), "the connector fails", timeout=120)
-    assert "no longer available on the server" in witness.run("connectors", "status").stdout
-    stream.cdc("connectors", "delete", "--offsets")
-    stream.cdc("connectors", "apply")
+    active = "SELECT active FROM pg_replication_slots WHERE slot_name = %s"
+    wait_until(
+        lambda: (
+            "FAILED" in _states(witness) or stream.sql("primary", active, place[1:]) == [(True,)]
+        ),
+        "the connector streams or fails",
+        timeout=120,
+    )
+    # Which of both depends on whether the slot's restart_lsn has passed the old offset as well.
+    if "FAILED" in _states(witness):
+        assert "no longer available on the server" in witness.run("connectors", "status").stdout
+        stream.cdc("connectors", "delete", "--offsets")
+        stream.cdc("connectors", "apply")
     _write(witness, 210)
 
     # Ten transactions and the barrier of the command: nothing twice.

@@ -230,7 +230,7 @@ def heartbeat(message: Message, at: Position) -> HeartbeatContent | None:
         return None
     try:
         found = msgspec.json.decode(message.content, type=HeartbeatContent)
-    except msgspec.MsgspecError as error:
+    except ValueError as error:  # msgspec's own, and UnicodeDecodeError
         raise MalformedRecord(
             f"a heartbeat cannot be read: {error}",
             safe="nothing after it was applied; the replica is consistent as of its position",

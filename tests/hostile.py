@@ -458,6 +458,12 @@ beat("a heartbeat whose time is none", content(lambda c: c.update(ts=1e300)), Ma
      "a heartbeat cannot be read")  # fmt: skip
 beat("a heartbeat's prefix null", lambda w: w["message"].update(prefix=None), MalformedRecord,
      "cannot be read")  # fmt: skip
+beat(
+    "a heartbeat that is not UTF-8",
+    lambda w: w["message"].update(content=base64.b64encode(b'{"ts":1,"system":"\x81"}').decode()),
+    MalformedRecord,
+    "a heartbeat cannot be read",
+)
 CASES["a note with the prefix of heartbeats"] = Case(
     "rows", edit(28, lambda w: w["message"].update(prefix="cdc.heartbeat")), MalformedRecord,
     "a heartbeat cannot be read", 28, 5,

@@ -6,6 +6,7 @@ import dataclasses
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -60,10 +61,19 @@ def describe(done: Tally, total_weight: int, seconds: float) -> str:
 
 
 class CopyProgress:
-    """Counts what several threads copy and shows it; use as a context manager."""
+    """Counts what several threads copy and shows it; use as a context manager.
 
-    def __init__(self, label: str, total_weight: int) -> None:
+    `say` puts what is done, the total weight and the seconds so far into words.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        total_weight: int,
+        say: Callable[[Tally, int, float], str] = describe,
+    ) -> None:
         self._label = label
+        self._say = say
         self._total = total_weight
         self._lock = threading.Lock()
         self._started = time.monotonic()
@@ -98,7 +108,7 @@ class CopyProgress:
                 self._show()
 
     def _show(self) -> None:
-        said = describe(self.done, self._total, self.seconds)
+        said = self._say(self.done, self._total, self.seconds)
         if sys.stderr.isatty():
             if self._bar is None:
                 self._bar = Progress(

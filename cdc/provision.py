@@ -182,6 +182,31 @@ def grant_steps(role: str, rights: Sequence[Right]) -> list[Step]:
     return steps or [Step(f"role {role}: rights already there")]
 
 
+def statistics_steps(role: str, member: bool, may_grant: bool) -> list[Step]:
+    """Let a role see what others' sessions do: cdc-verify tells a commit from an idle transaction.
+
+    Without it replication works all the same, so somebody who may not grant it is only told.
+    """
+    if member:
+        return []
+    if not may_grant:
+        return [Step(f"role {role}: cdc-verify decides more rows if a superuser grants it "
+                     "pg_read_all_stats")]  # fmt: skip
+    return [Step(f"role {role}: may see what sessions do",
+                 sql.SQL("GRANT pg_read_all_stats TO {}").format(sql.Identifier(role)))]  # fmt: skip
+
+
+def _statistics(conn: psycopg.Connection[Any], role: Role | None) -> tuple[bool, bool]:
+    """Tell whether the role sees statistics of all, and whether who asks may let it."""
+    row = conn.execute(
+        "SELECT coalesce((SELECT pg_has_role(oid, 'pg_read_all_stats', 'USAGE') FROM pg_roles"
+        " WHERE rolname = %s), false), (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)",
+        [role.name if role else None],
+    ).fetchone()
+    assert row is not None
+    return bool(row[0]), bool(row[1])
+
+
 def publication_steps(config: Config, found: Publication | None, wanted: Selection) -> list[Step]:
     """Make the publication hold exactly the selected tables, whole.
 
@@ -249,6 +274,7 @@ def steps(
         *role_steps(daemon, found[daemon.name], replication=True, bypass_row_security=row_security),
         *grant_steps(daemon.name, lacking(conn, found[daemon.name], schemas=schemas,
                                           tables=reads.union(dumped))),
+        *statistics_steps(daemon.name, *_statistics(conn, found[daemon.name])),
         *publication_steps(config, publication(conn, config.publication), wanted),
     ]  # fmt: skip
 

@@ -1,7 +1,7 @@
 """The schema `cdc` on a replica, and the rights of the role that works there.
 
-`schemas/replica.sql` installs version 1; every later version is a file of its own that leads there
-from the one before.
+`schemas/replica.sql` installs version 1; every later version is a file of its own,
+`schemas/replica-2.sql` and so on, that leads there from the one before.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cdc.roles import Login, Role, role_steps
 from cdc.steps import Step
 
 #: The version of the schema that this program works with.
-VERSION = 1
+VERSION = 2
 
 _RIGHTS = """
 SELECT has_database_privilege(%(role)s, current_database(), 'CREATE'),
@@ -109,13 +109,21 @@ def _schema_steps(conn: psycopg.Connection[Any], owner: str) -> list[Step]:
             safe="nothing was changed",
             next="install a newer release of this program here",
         )
-    if found is not None:
+    if found == VERSION:
         return [Step(f"schema cdc: already there, version {found}")]
+    to = sql.Identifier(owner)
+    create = Step("schema cdc: created", sql.SQL("CREATE SCHEMA cdc AUTHORIZATION {}").format(to))
     # The tables belong to the role that writes them, whoever installs them.
-    return [
-        Step("schema cdc: created",
-             sql.SQL("CREATE SCHEMA cdc AUTHORIZATION {}").format(sql.Identifier(owner))),
-        Step(f"schema cdc: tables of version {VERSION} created",
-             sql.SQL("SET LOCAL ROLE {};\n{}RESET ROLE").format(
-                 sql.Identifier(owner), sql.SQL(resources.text("schemas/replica.sql")))),
-    ]  # fmt: skip
+    return [create] * (found is None) + [
+        Step(
+            f"schema cdc: tables of version {number} created",
+            sql.SQL("SET LOCAL ROLE {};\n{}RESET ROLE").format(
+                to, sql.SQL(resources.text(_file(number)))
+            ),
+        )
+        for number in range((found or 0) + 1, VERSION + 1)
+    ]
+
+
+def _file(number: int) -> str:
+    return "schemas/replica.sql" if number == 1 else f"schemas/replica-{number}.sql"

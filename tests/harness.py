@@ -197,15 +197,19 @@ class Stream:
         )
 
     def start(
-        self, *args: str | Path, armed: Sequence[str] = (), before: Sequence[str] = ()
+        self,
+        *args: str | Path,
+        armed: Sequence[str] = (),
+        before: Sequence[str] = (),
+        name: str = "cdc",
     ) -> subprocess.Popen[bytes]:
-        """Start a daemon of the program; its output goes to daemon-<n>.log in the folder.
+        """Start a daemon, or another program; its output goes to daemon-<n>.log in the folder.
 
         `armed` are the first arguments of `armed.py`: failpoint, how often, signal. `before` is a
         command that starts commands.
         """
         command = (
-            [sys.executable, str(ROOT / "tests/armed.py"), *armed, "--"] if armed else program()
+            [sys.executable, str(ROOT / "tests/armed.py"), *armed, "--"] if armed else program(name)
         )
         with (self.folder / f"daemon-{len(self.daemons)}.log").open("wb") as log:
             daemon = subprocess.Popen(

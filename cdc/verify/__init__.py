@@ -3,8 +3,10 @@
 Read in this order: `shape` (what a table looks like at both ends) → `encoding` (a row as one hash)
 → `ranges` (the key space in chunks, and their pace) → `reading` (the statements, one per chunk and
 end) → `scan` (chunks that differ become candidates) → `inflight` (commits on their way) → `verdict`
-(what two reads of each end prove about a key) → `confirm` (candidates decided around a barrier)
-→ `findings` (what was found, row by row) → `report` → `program`.
+(what two reads of each end prove about a key) → `findings` (what was found, row by row)
+→ `confirm` (candidates decided around a barrier) → `repair` (mended) → `store` (to go on and to
+look up) → `comparison` (one table) → `outcome` → `verification` (all of it) → `report` → `program`.
+`ends` are the primary and the replicas.
 
 Why it is exact: docs/verify.md.
 """

@@ -31,7 +31,7 @@ _KINDS: dict[Verdict, Kind] = {
 
 @dataclasses.dataclass(slots=True)
 class Decided:
-    """What became of the candidates of one table on one replica."""
+    """What became of candidates; `alike` are those of the `same` that differ in binary only."""
 
     same: int = 0
     alike: int = 0
@@ -75,11 +75,11 @@ class Confirmation:
                 left = self._round(left, decided, hot=number >= _HOT)
             except (_Stuck, WaitTimeout) as reason:
                 said = reason.what if isinstance(reason, WaitTimeout) else str(reason)
-                decided.undecided.append(Undecided(len(left), said))
+                decided.undecided.append(Undecided(tuple(left), said))
                 return decided
         if left:
             decided.undecided.append(
-                Undecided(len(left), f"written in each of {_ROUNDS} rounds: {_shown(left)}")
+                Undecided(tuple(left), f"written in each of {_ROUNDS} rounds: {_shown(left)}")
             )
         return decided
 

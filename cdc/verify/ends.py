@@ -12,7 +12,7 @@ import psycopg
 from cdc import barrier, history, position, postgres, waiting
 from cdc import lsn as lsns
 from cdc.config import Config
-from cdc.errors import NotReady, PositionLost
+from cdc.errors import NotReady
 from cdc.names import TableName
 from cdc.verify import inflight
 
@@ -94,19 +94,19 @@ def open_replica(
 ) -> Replica:
     """Open a replica for as long as `stack`.
 
-    Raises Unreachable, NotReady while it is being filled, PositionLost when it follows another
-    primary.
+    Raises Unreachable, NotReady while it is being filled or behind a failover, BrokenStream when it
+    holds what the primary does not have.
     """
-    server = history.read(config.primary.dsn, _application(config))
+    primary = history.read(config.primary.dsn, _application(config))
     conn = _reading(stack, config, config.replica(name).dsn, patience)
     at, coverage = position.load(conn, config.name)
-    if (at.system_id, at.timeline) != (server.system_id, server.timeline):
-        raise PositionLost(
-            f"{name} was filled from system {at.system_id}, timeline {at.timeline}; the primary is "
-            f"system {server.system_id}, timeline {server.timeline}",
+    history.require(at, position.holds(at.applied_lsn, coverage.values()), primary)
+    if at.timeline != primary.timeline:
+        raise NotReady(
+            f"{name} is on timeline {at.timeline}, the server that primary.dsn leads to on "
+            f"{primary.timeline}",
             safe=_SAFE,
-            next="`cdc status` says what the failover means; fill the replica anew: "
-            "`cdc bootstrap --overwrite`",
+            next="let primary.dsn lead to the primary of today and the daemon follow it",
             replica=name,
         )
     replica = Replica(name, conn, frozenset(coverage), config, patience)

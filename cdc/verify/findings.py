@@ -36,9 +36,9 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Undecided:
-    """Rows, or a whole table, about which nothing is said, and why."""
+    """Rows about which nothing is said, and why; without keys it is about the table."""
 
-    keys: int
+    keys: tuple[Key, ...]
     reason: str
 
 
@@ -48,7 +48,7 @@ class TableResult:
 
     `rows` were compared on the primary; `candidates` differed at first sight, `resolved` of them
     turned out to be changes on their way. `mended` of the differing ones were repaired and then
-    found equal. `alike` rows differ in binary and not as PostgreSQL
+    found equal, `left` says why others were not. `alike` rows differ in binary and not as PostgreSQL
     prints them. `whole` is False where the scan did not reach the end.
     """
 
@@ -68,10 +68,11 @@ class TableResult:
     mismatches: tuple[Mismatch, ...] = ()
     undecided: list[Undecided] = dataclasses.field(default_factory=list)
     trouble: str | None = None
+    left: tuple[str, ...] = ()
 
     @property
     def unverified(self) -> int:
-        return sum(u.keys for u in self.undecided)
+        return sum(len(u.keys) for u in self.undecided)
 
     @property
     def found(self) -> int:

@@ -15,8 +15,9 @@ from cdc.errors import UsageError
 from cdc.names import TableName
 from cdc.verify import report
 from cdc.verify.ends import Patience
+from cdc.verify.page import page
 from cdc.verify.repair import script
-from cdc.verify.verification import Options, verify
+from cdc.verify.verification import Options, past, verify
 
 #: What the program exits with when it could not compare, or not everything.
 EXIT_TROUBLE = 2
@@ -48,7 +49,11 @@ class _Table(click.ParamType[TableName]):
               help="Write the statements that mend what differs to a file.")  # fmt: skip
 @click.option("--findings", type=click.File("w", encoding="utf-8", lazy=False), metavar="FILE",
               help="Write every differing row as a line of JSON.")  # fmt: skip
-@click.option("--mask", is_flag=True, help="Leave values out of the findings.")
+@click.option("--html", type=click.File("w", encoding="utf-8", lazy=False), metavar="FILE",
+              help="Write the report as a page for people.")  # fmt: skip
+@click.option("--mask", is_flag=True, help="Leave values out of --findings and --html.")
+@click.option("--resume", is_flag=True, help="Go on with a run that was killed.")
+@click.option("--history", is_flag=True, help="Show earlier runs and compare nothing.")
 @common
 def cdc_verify(
     said: Common,
@@ -58,23 +63,43 @@ def cdc_verify(
     repair: str | None,
     repair_sql: Any,
     findings: Any,
+    html: Any,
     mask: bool,
     timeout: float,
+    resume: bool,
+    history: bool,
 ) -> int:
     """Prove that replicas equal the primary, while writes go on.
 
     Exit status 0 when everything is proven equal, 1 for differences, 2 for trouble, 3 when rows or
-    tables were left undecided. Nothing is locked, and nothing written but marks in the log.
+    tables were left undecided. On the primary nothing is locked, and nothing written but marks in
+    the log; on a replica the run is remembered in its schema cdc.
     """
-    if mask and findings is None:
-        raise UsageError("--mask without --findings", safe=NOTHING_CHANGED, next="add --findings")
+    if mask and findings is None and html is None:
+        raise UsageError(
+            "--mask says how --findings and --html are written",
+            safe=NOTHING_CHANGED,
+            next="add one of them",
+        )
     config = said.load()
-    options = Options(frozenset(only), max_cpu / 100, repair == "apply", Patience(barrier=timeout))
+    if history:
+        runs = past(config, said.some_replicas(config))
+        click.echo(json.dumps(report.history_json(runs)) if said.json else report.history(runs))
+        return 0
+    options = Options(
+        frozenset(only),
+        max_cpu / 100,
+        mend=repair == "apply",
+        resume=resume,
+        patience=Patience(barrier=timeout),
+    )
     outcome = verify(config, said.some_replicas(config), options, note)
     if findings is not None:
         findings.writelines(f"{text}\n" for text in report.lines(outcome.findings, mask=mask))
     if repair_sql is not None:
         repair_sql.writelines(f"{text}\n" for text in script(outcome.findings, outcome.layouts))
+    if html is not None:
+        html.write(page(outcome, mask=mask))
     click.echo(json.dumps(report.as_json(outcome)) if said.json else report.human(outcome))
     if repair == "plan" and not said.json:
         for text in script(outcome.findings, outcome.layouts):

@@ -40,7 +40,7 @@ class Pace:
     def rows(self) -> int:
         if self.rate is None:
             return _FIRST
-        return max(_LEAST, min(_MOST, round(self.rate * TARGET)))
+        return round(max(_LEAST, min(_MOST, self.rate * TARGET)))
 
     def after(self, rows: int, seconds: float) -> Pace:
         """Return the pace once a chunk of `rows` took `seconds`."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cdc import __version__
 from cdc import lsn as lsns
 from cdc.verify.findings import Finding, TableResult
-from cdc.verify.verification import Outcome
+from cdc.verify.outcome import Outcome, count
+from cdc.verify.store import Run
 
 #: Version of the JSON forms (schemas/verify.json).
 VERSION = 1
@@ -24,34 +25,8 @@ def human(outcome: Outcome) -> str:
         results = [r for r in outcome.results if r.replica == name]
         if results:
             lines += [name, *_table(results), ""]
-    lines += [*_remarks(outcome), *(claim(outcome, name) for name in outcome.replicas)]
+    lines += [*_remarks(outcome), *map(outcome.claim, outcome.replicas)]
     return "\n".join(lines)
-
-
-def claim(outcome: Outcome, name: str) -> str:
-    """Return what was proven of a replica, in one line."""
-    if name in outcome.trouble:
-        return f"{name}: not compared: {outcome.trouble[name]}"
-    results = [r for r in outcome.results if r.replica == name]
-    proven = [r for r in results if r.proven]
-    differences = sum(r.found for r in results)
-    mended = sum(r.mended for r in results)
-    undecided = sum(r.unverified for r in results)
-    said = (
-        f"{name}: {_count(len(proven), 'table')}, {sum(r.rows for r in proven):,} rows proven "
-        f"equal as of LSN {lsns.show(outcome.lsn)} ({outcome.at:%Y-%m-%d %H:%M:%S} UTC); "
-        f"{_count(differences, 'difference')}{f', {mended:,} mended' if mended else ''}; "
-        f"{undecided:,} undecided"
-    )
-    if others := [str(r.table) for r in results if not r.proven]:
-        said += f"; not proven: {', '.join(others)}"
-    if uncovered := [str(u.table) for u in outcome.uncovered if u.replica in (None, name)]:
-        said += f"; not covered: {', '.join(uncovered)}"
-    return said
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s'[: number != 1]}"
 
 
 def _table(results: Iterable[TableResult]) -> Iterator[str]:
@@ -84,7 +59,9 @@ def _remarks(outcome: Outcome) -> Iterator[str]:
         for mismatch in result.mismatches:
             yield f"{where}: {mismatch.what}; {mismatch.mend}"
         for undecided in result.undecided:
-            yield f"{where}: {undecided.keys:,} undecided: {undecided.reason}"
+            yield f"{where}: {count(len(undecided.keys), 'row')} undecided: {undecided.reason}"
+        if result.left:
+            yield f"{where}: not all was mended: {'; '.join(result.left)}"
         if result.alike:
             yield f"{where}: {result.alike:,} differ in binary only, equal as PostgreSQL prints them"
     for finding in outcome.findings:
@@ -126,7 +103,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "replicas": [
             {
                 "name": name,
-                "claim": claim(outcome, name),
+                "claim": outcome.claim(name),
                 "trouble": outcome.trouble.get(name),
                 "tables": [_result(r) for r in outcome.results if r.replica == name],
             }
@@ -154,7 +131,7 @@ def _result(result: TableResult) -> dict[str, Any]:
         "alike": result.alike,
         "mended": result.mended,
         "unverified": result.unverified,
-        "undecided": [{"keys": u.keys, "reason": u.reason} for u in result.undecided],
+        "undecided": [{"rows": len(u.keys), "reason": u.reason} for u in result.undecided],
         "mismatches": [
             {"what": m.what, "mend": m.mend, "fatal": m.fatal} for m in result.mismatches
         ],
@@ -184,3 +161,34 @@ def lines(findings: Iterable[Finding], *, mask: bool) -> Iterator[str]:
     """Yield one JSON document per finding."""
     for finding in findings:
         yield json.dumps(line(finding, mask=mask), ensure_ascii=False)
+
+
+def history(runs: Mapping[str, Sequence[Run]]) -> str:
+    """Return the runs of each replica, newest first, a line each."""
+    lines = []
+    for name, some in runs.items():
+        for run in some:
+            ended = f"exit {run.exit_code}" if run.ended_at else "did not end"
+            claim = run.claim or f"{name}: as of LSN {lsns.show(run.lsn)}"
+            lines.append(f"{run.started_at:%Y-%m-%d %H:%M:%S} UTC  {ended}  {claim}")
+    return "\n".join(lines) or "no runs are remembered"
+
+
+def history_json(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
+    """Return the runs of each replica for programs."""
+    return {
+        "version": VERSION,
+        "replicas": {
+            name: [
+                {
+                    "at": run.started_at.isoformat(),
+                    "lsn": lsns.show(run.lsn),
+                    "ended_at": run.ended_at and run.ended_at.isoformat(),
+                    "exit_code": run.exit_code,
+                    "claim": run.claim,
+                }
+                for run in some
+            ]
+            for name, some in runs.items()
+        },
+    }

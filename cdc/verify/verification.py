@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime as dt
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,70 +12,31 @@ import psycopg
 
 from cdc import postgres, tables
 from cdc.config import Config
-from cdc.errors import CdcError, NotReady
+from cdc.errors import CdcError, NotReady, Unreachable
 from cdc.names import TableName
-from cdc.verify import encoding, ends, repair, scan, shape
-from cdc.verify.confirm import Confirmation, RowReader
-from cdc.verify.encoding import Hash, Layout
+from cdc.progress import CopyProgress, Tally, span
+from cdc.verify import encoding, ends, shape
+from cdc.verify.comparison import Comparison, Side
 from cdc.verify.ends import Patience, Primary, Replica
-from cdc.verify.findings import Finding, TableResult, Undecided
-from cdc.verify.ranges import Pace
-from cdc.verify.reading import Reader
-from cdc.verify.sets import SetReader
+from cdc.verify.findings import TableResult
+from cdc.verify.outcome import Outcome, Uncovered
 from cdc.verify.shape import Shape
+from cdc.verify.store import Run, Store, digest
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Options:
     """What the caller chose; `share` of the time the primary may work for us, up to 1.
 
-    With `mend`, what differs is repaired on the replica.
+    With `mend`, what differs is repaired on the replica; with `resume`, a run that was killed goes
+    on, if it compared the same tables of the same replicas.
     """
 
     only: frozenset[TableName] = frozenset()
     share: float = 0.5
     mend: bool = False
+    resume: bool = False
     patience: Patience = dataclasses.field(default_factory=Patience)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Uncovered:
-    """A table that the patterns match and that was not compared; on every replica if None."""
-
-    replica: str | None
-    table: TableName
-    reason: str
-
-
-@dataclasses.dataclass(slots=True)
-class Outcome:
-    """Everything one verification found.
-
-    It speaks of what was visible on the primary at `at`, when its log ended at `lsn`. `trouble`
-    tells, by replica, why one could not be compared.
-    """
-
-    at: dt.datetime
-    lsn: int
-    replicas: tuple[str, ...]
-    hash: Hash = "lookup3"
-    layouts: dict[TableName, Layout] = dataclasses.field(default_factory=dict)
-    results: list[TableResult] = dataclasses.field(default_factory=list)
-    findings: list[Finding] = dataclasses.field(default_factory=list)
-    uncovered: list[Uncovered] = dataclasses.field(default_factory=list)
-    trouble: dict[str, str] = dataclasses.field(default_factory=dict)
-    seconds: float = 0.0
-
-    @property
-    def exit_code(self) -> int:
-        """0 all proven equal, 1 differences, 2 trouble, 3 rows or tables left undecided."""
-        if any(result.differs for result in self.results):
-            return 1
-        if self.trouble or any(result.trouble for result in self.results):
-            return 2
-        if self.uncovered or not self.results:
-            return 3
-        return 0 if all(result.proven for result in self.results) else 3
 
 
 def verify(
@@ -92,16 +52,35 @@ def verify(
         outcome = _begin(primary, names)
         wanted = _tables(primary, config, options, outcome)
         replicas: list[Replica] = []
+        stores: dict[str, Store] = {}
         for name in names:
             try:
                 replicas.append(ends.open_replica(stack, config, name, options.patience))
+                stores[name] = stack.enter_context(contextlib.closing(Store.open(config, name)))
             except CdcError as error:
                 outcome.trouble[name] = f"{error.what}; next: {error.next}"
+        replicas = [replica for replica in replicas if replica.name in stores]
         if replicas:
+            resumed = _remember(outcome, stores, options, note)
             pool = stack.enter_context(ThreadPoolExecutor(len(replicas)))
-            _Tables(primary, replicas, pool, options, outcome, note).verify(wanted)
+            size = _size(primary, wanted)
+            meter = stack.enter_context(CopyProgress("comparing", size, _describe))
+            _Tables(primary, replicas, stores, pool, options, outcome, meter).verify(
+                wanted, resumed=resumed
+            )
+            for name, store in stores.items():
+                store.end(outcome.at, outcome.of(name).exit_code, outcome.claim(name))
     outcome.seconds = time.monotonic() - started
     return outcome
+
+
+def past(config: Config, names: Sequence[str]) -> dict[str, list[Run]]:
+    """Return the runs that the replicas remember, newest first."""
+    runs: dict[str, list[Run]] = {}
+    for name in names:
+        with contextlib.closing(Store.open(config, name)) as store:
+            runs[name] = store.history()
+    return runs
 
 
 def _begin(primary: Primary, names: Sequence[str]) -> Outcome:
@@ -110,6 +89,24 @@ def _begin(primary: Primary, names: Sequence[str]) -> Outcome:
     ).fetchone()
     assert row is not None
     return Outcome(row[0], int(row[1]), tuple(names))
+
+
+def _remember(
+    outcome: Outcome, stores: dict[str, Store], options: Options, note: Callable[[str], None]
+) -> bool:
+    """Write down that a run begins, or find the one that goes on; tell which of the two it is."""
+    fingerprint = digest(sorted(map(str, options.only)), sorted(stores))
+    if options.resume:
+        found = {store.unfinished(fingerprint) for store in stores.values()}
+        (first, *others) = found
+        if first is not None and not others:
+            outcome.at, outcome.lsn = first
+            note(f"going on with the run of {outcome.at:%Y-%m-%d %H:%M:%S} UTC")
+            return True
+        note("no run of the same tables and replicas was interrupted: beginning anew")
+    for store in stores.values():
+        store.begin(outcome.at, outcome.lsn, fingerprint)
+    return False
 
 
 def _tables(
@@ -132,28 +129,52 @@ def _tables(
     return [table for table in carried if table in only]
 
 
+def _size(primary: Primary, wanted: Sequence[TableName]) -> int:
+    """Return about how many rows there are, as the planner believes."""
+    row = primary.conn.execute(
+        "SELECT coalesce(sum(greatest(reltuples, 0)), 0)::bigint FROM pg_class c"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
+        [[t.schema for t in wanted], [t.name for t in wanted]],
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _describe(done: Tally, total: int, seconds: float) -> str:
+    rate = done.rows / seconds if seconds > 0 else 0.0
+    said = f"{done.rows:,} rows, {rate:,.0f} rows/s"
+    return said + (f", {span((total - done.rows) / rate)} left" if 0 < done.rows < total else "")
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Tables:
     """Goes through the tables with the ends that are open."""
 
     primary: Primary
     replicas: Sequence[Replica]
+    stores: dict[str, Store]
     pool: ThreadPoolExecutor
     options: Options
     outcome: Outcome
-    note: Callable[[str], None]
+    meter: CopyProgress
 
-    def verify(self, wanted: Sequence[TableName]) -> None:
+    def verify(self, wanted: Sequence[TableName], *, resumed: bool) -> None:
         conns = [self.primary.conn, *(r.conn for r in self.replicas)]
         self.outcome.hash = "lookup3" if encoding.alike(conns) else "sha256"
         ours = shape.read(self.primary.conn, wanted)
         theirs = {r.name: shape.read(r.conn, wanted) for r in self.replicas}
         for table in wanted:
-            self._table(table, ours.get(table), {n: s.get(table) for n, s in theirs.items()})
+            fit = self._fit(table, ours.get(table), {n: s.get(table) for n, s in theirs.items()})
+            if fit:
+                shapes = [theirs[side.replica.name][table] for side in fit]
+                self._compare(ours[table], shapes, fit, resumed=resumed)
 
-    def _table(self, table: TableName, ours: Shape | None, theirs: dict[str, Shape | None]) -> None:
-        """Compare one table with every replica that holds it."""
-        fit: dict[str, tuple[Replica, Shape, TableResult]] = {}
+    def _fit(
+        self, table: TableName, ours: Shape | None, theirs: dict[str, Shape | None]
+    ) -> list[Side]:
+        """Return the replicas on which the table's rows can be compared; note why on others not."""
+        fit = []
         for replica in self.replicas:
             there = theirs[replica.name]
             if table not in replica.held:
@@ -168,73 +189,36 @@ class _Tables:
                 continue
             result.mismatches = shape.compare(ours, there)
             if not any(m.fatal for m in result.mismatches):
-                fit[replica.name] = (replica, there, result)
-        if ours is None or not fit:
-            return
-        layout = encoding.layout(ours, [s for _, s, _ in fit.values()], self.outcome.hash)
-        self.outcome.layouts[table] = layout
-        started = time.monotonic()
+                fit.append(Side(replica, self.stores[replica.name], result))
+        return fit
+
+    def _compare(
+        self, ours: Shape, theirs: list[Shape], sides: list[Side], *, resumed: bool
+    ) -> None:
+        layout = encoding.layout(ours, theirs, self.outcome.hash)
+        self.outcome.layouts[ours.table] = layout
+        comparison = Comparison(
+            self.primary,
+            layout,
+            sides,
+            self.outcome.at,
+            digest(ours, *theirs, self.outcome.hash),
+            self.options.share,
+            self.pool,
+            lambda rows: self.meter.add(Tally(rows=rows, weight=rows)),
+        )
         try:
-            passed = self._scan(layout, [replica for replica, _, _ in fit.values()])
-            for replica, _, result in fit.values():
-                result.rows, result.chunks = passed.rows, passed.chunks
-                self._confirm(layout, replica, result, passed.found[replica.name])
-                result.seconds = time.monotonic() - started
+            comparison.run(resumed=resumed, mend=self.options.mend)
         except psycopg.Error as error:
-            for _, _, result in fit.values():
-                result.whole = False
-                result.trouble = result.trouble or postgres.first_line(error)
+            for side in sides:
+                side.result.whole = False
+                side.result.trouble = side.result.trouble or postgres.first_line(error)
             if self.primary.conn.closed:
-                raise
-
-    def _scan(self, layout: Layout, replicas: Sequence[Replica]) -> scan.Pass:
-        here = self.primary.conn
-        if layout.key:
-            readers = {r.name: Reader(r.conn, layout) for r in replicas}
-            return scan.keyed(Reader(here, layout), readers, Pace(self.options.share), self.pool)
-        sets = {r.name: SetReader(r.conn, layout) for r in replicas}
-        return scan.unkeyed(SetReader(here, layout), sets, self.pool)
-
-    def _confirm(
-        self, layout: Layout, replica: Replica, result: TableResult, found: scan.Found
-    ) -> None:
-        """Decide the candidates of one replica."""
-        result.candidates, result.whole = len(found.candidates), found.whole
-        if found.trouble is not None:
-            result.trouble = postgres.first_line(found.trouble)
-            return
-        if not found.whole:
-            why = (
-                f"more than {scan.MOST:,} rows differ, so the table was left: "
-                f"`cdc bootstrap --table {layout.table} --overwrite`"
-            )
-            result.undecided.append(Undecided(len(found.candidates), why))
-            return
-        kind = Reader if layout.key else SetReader
-        readers = kind(self.primary.conn, layout), kind(replica.conn, layout)
-        confirmation = Confirmation(self.primary, replica, readers)
-        decided = confirmation.decide(found.candidates)
-        result.resolved, result.alike = decided.same, decided.alike
-        result.undecided += decided.undecided
-        for finding in decided.findings:
-            result.count(finding)
-        self.outcome.findings += decided.findings
-        if self.options.mend and decided.findings:
-            self._mend(replica, readers, decided.findings, result)
-
-    def _mend(
-        self,
-        replica: Replica,
-        readers: tuple[RowReader, RowReader],
-        findings: list[Finding],
-        result: TableResult,
-    ) -> None:
-        """Repair what was found, then decide the same rows again."""
-        with contextlib.closing(repair.writer(replica.config, replica.name)) as writer:
-            mended = repair.Repair(self.primary, replica, readers, writer).mend(findings)
-        again = Confirmation(self.primary, replica, readers).decide([f.address for f in findings])
-        still = {finding.address for finding in again.findings}
-        result.mended = sum(f.count for f in findings if f.address not in still)
-        result.undecided += again.undecided
-        if mended.left:
-            self.note(f"{replica.name} {result.table}: {'; '.join(mended.left)}")
+                raise Unreachable(
+                    f"the session on the primary broke: {postgres.first_line(error)}",
+                    safe="what was compared until then is remembered",
+                    next="run the same command again with --resume",
+                    table=str(ours.table),
+                ) from error
+        for side in sides:
+            self.outcome.findings += side.findings

@@ -31,7 +31,7 @@ TABLES = """
 """
 
 #: A transaction number and a place in the primary's log that the stack never reaches.
-TXID, AHEAD = 4_000_000_000, 1 << 60
+TXID, AHEAD = 4_000_000_000, 1 << 59
 
 
 @pytest.fixture(scope="module")

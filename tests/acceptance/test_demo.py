@@ -54,13 +54,13 @@ def left(place: Path) -> list[str]:
 
 @pytest.mark.long
 def test_the_demo_ends_with_a_proof(place: Path) -> None:
-    """All five acts are played, every table is the same on three servers, and nothing is left."""
+    """All six acts are played, every table is the same on three servers, and nothing is left."""
     demo = start(place)
     said, _ = demo.communicate(timeout=600)
 
     assert 0 == demo.returncode, said
-    for number, act in enumerate(("fill", "flow", "break", "heal", "prove"), 1):
-        assert f"{number} of 5 · {act}" in said
+    for number, act in enumerate(("fill", "flow", "break", "heal", "mend", "prove"), 1):
+        assert f"{number} of 6 · {act}" in said
     assert 6 == sum(line.endswith("  same") for line in said.splitlines()), said
     assert "three servers, identical" in said
     assert 80 > max(len(line) for line in said.splitlines() if "/" not in line)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -279,3 +280,33 @@ def test_a_table_that_is_not_covered_is_never_proven(pair: Stream) -> None:
 
     assert 3 == done.returncode
     assert "not covered: public.late" in done.stdout
+
+
+CHUNKS: LiteralString = "SELECT coalesce(sum(chunks), 0)::int FROM cdc.verified"
+
+
+def remembered(stream: Stream, more_than: int) -> bool:
+    return bool(stream.sql("r2", CHUNKS)[0][0] > more_than)
+
+
+def test_a_killed_run_goes_on(pair: Stream) -> None:
+    """Killed after any chunk and resumed, a run tells what it would have told; history has both."""
+    spoil(pair, "UPDATE orders SET note = 'spoilt' WHERE id = 77")
+    spoil(pair, "UPDATE orders SET note = 'spoilt' WHERE id = 30000")
+    seen = 0
+    for _ in range(3):
+        resume = ["--resume"] if seen else []
+        # At one percent the pauses between chunks are longer than all of this takes.
+        killed = pair.start("--max-cpu", "1", *resume, name="cdc-verify")
+        harness.wait_until(partial(remembered, pair, more_than=seen), "another chunk is remembered")
+        killed.kill()
+        killed.wait()
+        seen = pair.sql("r2", CHUNKS)[0][0]
+    code, report = verified(pair, "--resume", "--repair", "apply")
+    (orders,) = (t for t in report["replicas"][1]["tables"] if t["table"] == "public.orders")
+    lines = pair.verify("-r", "r2", "--history").stdout.splitlines()
+
+    assert (0, 2, 2, True) == (code, orders["different"], orders["mended"], orders["proven"])
+    assert [(orders["rows"],)] == pair.sql("primary", "SELECT count(*) FROM orders")
+    assert "exit 0" in lines[0]
+    assert 0 == verified(pair)[0]

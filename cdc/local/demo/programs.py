@@ -50,6 +50,25 @@ class Programs:
         if quiet and lines:
             self.screen.output(f"{lines[-1]}  ({time.monotonic() - began:.1f} s)")
 
+    def verify(self, *words: str, expect: int, show: Callable[[str], bool]) -> list[str]:
+        """Show `cdc-verify WORDS`, run it and show those of its lines; return them.
+
+        Raises InstallationError with the whole output when it does not end with `expect`.
+        """
+        command = shlex.join(["cdc-verify", *words])
+        self.screen.command(command)
+        told = []
+
+        def one(line: str) -> None:
+            if show(line):
+                told.append(line)
+                self.screen.output(line)
+
+        lines, code = self._execute([sys.executable, "-m", "cdc.verify", *words], one)
+        if code != expect:
+            raise failed(f"`{command}` ended with exit code {code}, not {expect}", lines)
+        return told
+
     def ask(self, argv: list[str], show: Callable[[str], None]) -> bool:
         """Run another program and show each line; tell whether it ended with 0, not 1."""
         lines, code = self._execute(argv, show)

@@ -50,7 +50,7 @@ class Screen:
         self._console.print()
 
     def act(self, number: int, name: str, caption: str) -> None:
-        head = f"── {number} of 5 · {name} "
+        head = f"── {number} of 6 · {name} "
         self.blank()
         self._console.print(Text(head + "─" * (WIDTH - len(head)), "bold cyan"))
         self.say(caption)

@@ -1,0 +1,171 @@
+"""One table against the replicas that hold it: scanned, decided, mended, remembered."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+
+from cdc import postgres
+from cdc.verify import repair, scan
+from cdc.verify.confirm import Confirmation, RowReader
+from cdc.verify.encoding import Layout
+from cdc.verify.ends import Primary, Replica
+from cdc.verify.findings import Finding, TableResult, Undecided
+from cdc.verify.ranges import Key, Pace
+from cdc.verify.reading import Reader
+from cdc.verify.scan import Chunk
+from cdc.verify.sets import SetReader
+from cdc.verify.store import Progress, Store
+
+#: Candidates that are decided before the scan goes on: few enough to keep in memory and to remember.
+_TOGETHER = 2_000
+
+#: Differing rows of a table after which more of them tell nothing.
+MOST = 100_000
+
+
+@dataclasses.dataclass(slots=True)
+class Side:
+    """The table on one replica: what is found of it, and the keys that are not decided yet."""
+
+    replica: Replica
+    store: Store
+    result: TableResult
+    pending: list[Key] = dataclasses.field(default_factory=list)
+    findings: list[Finding] = dataclasses.field(default_factory=list)
+    stuck: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Comparison:
+    """Compares the rows of one table.
+
+    `at` names the run in the stores, `resumed` tells whether it goes on from what they hold;
+    `done` is told the rows of each chunk.
+    """
+
+    primary: Primary
+    layout: Layout
+    sides: Sequence[Side]
+    at: dt.datetime
+    shape: str
+    share: float
+    pool: Executor
+    done: Callable[[int], None]
+
+    def run(self, *, resumed: bool, mend: bool) -> None:
+        """Fill in the results of all sides; raises psycopg.Error when the primary breaks."""
+        started = time.monotonic()
+        begin = self._begin(resumed=resumed)
+        for chunk in self._chunks(begin):
+            for side in self.sides:
+                self._take(side, chunk)
+        for side in self.sides:
+            self._decide(side)
+            if mend and side.findings:
+                self._mend(side)
+            side.result.seconds = time.monotonic() - started
+            self._save(side, None, done=side.result.whole)
+
+    def _begin(self, *, resumed: bool) -> Progress:
+        """Return where the least advanced side is; what was open there is open again."""
+        saved = [
+            s.store.saved(self.at, self.layout.table, self.shape) if resumed else None
+            for s in self.sides
+        ]
+        begin = min((p or Progress() for p in saved), key=lambda p: (p.done, p.chunks))
+        for side, progress in zip(self.sides, saved, strict=True):
+            if progress is not None:
+                side.pending += progress.candidates
+            side.result.rows, side.result.chunks = begin.rows, begin.chunks
+            side.result.whole = begin.done
+        return begin
+
+    def _chunks(self, begin: Progress) -> Iterator[Chunk]:
+        if begin.done:
+            return
+        here = self.primary.conn
+        if not self.layout.key:
+            sets = {s.replica.name: SetReader(s.replica.conn, self.layout) for s in self.sides}
+            yield scan.unkeyed(SetReader(here, self.layout), sets, self.pool)
+            return
+        readers = {s.replica.name: Reader(s.replica.conn, self.layout) for s in self.sides}
+        chunks = scan.keyed(
+            Reader(here, self.layout), readers, Pace(self.share), self.pool, begin.upto
+        )
+        for chunk in chunks:
+            yield chunk
+            for side in self.sides:
+                if side.result.trouble or len(side.findings) > MOST:
+                    readers.pop(side.replica.name, None)
+            if not readers:
+                return
+
+    def _take(self, side: Side, chunk: Chunk) -> None:
+        """Count a chunk and remember it; decide its candidates once there are enough of them."""
+        result, name = side.result, side.replica.name
+        if result.trouble or len(side.findings) > MOST:
+            return
+        if name in chunk.troubles:
+            result.trouble = postgres.first_line(chunk.troubles[name])
+            return
+        candidates = chunk.candidates.get(name, [])
+        side.pending += candidates
+        result.candidates += len(candidates)
+        result.rows += chunk.rows
+        result.chunks += 1
+        result.whole = chunk.high is None
+        if len(side.pending) >= _TOGETHER and not side.stuck:
+            self._decide(side)
+        self._save(side, chunk.high, done=result.whole)
+        if side is self.sides[0]:
+            self.done(chunk.rows)
+
+    def _decide(self, side: Side) -> None:
+        if not side.pending or side.result.trouble:
+            return
+        decided = Confirmation(self.primary, side.replica, self._readers(side)).decide(side.pending)
+        result = side.result
+        result.resolved += decided.same - decided.alike
+        result.alike += decided.alike
+        for finding in decided.findings:
+            result.count(finding)
+        side.findings += decided.findings
+        result.undecided = list(decided.undecided)
+        # What was not decided is tried again with the next candidates, and at the end.
+        side.pending = [key for undecided in decided.undecided for key in undecided.keys]
+        side.stuck = bool(side.pending)
+        if len(side.findings) > MOST:
+            why = (
+                f"more than {MOST:,} rows differ, so the table was left: `cdc bootstrap --table "
+                f"{self.layout.table} --overwrite`"
+            )
+            result.undecided.append(Undecided((), why))
+
+    def _mend(self, side: Side) -> None:
+        """Repair what was found, then decide the same rows again."""
+        readers = self._readers(side)
+        replica = side.replica
+        with contextlib.closing(repair.writer(replica.config, replica.name)) as writer:
+            mended = repair.Repair(self.primary, replica, readers, writer).mend(side.findings)
+        again = Confirmation(self.primary, replica, readers).decide(
+            [finding.address for finding in side.findings]
+        )
+        still = {finding.address for finding in again.findings}
+        side.result.mended = sum(f.count for f in side.findings if f.address not in still)
+        side.result.undecided += again.undecided
+        side.result.left = mended.left
+
+    def _save(self, side: Side, upto: Key | None, *, done: bool) -> None:
+        result = side.result
+        keys = (*side.pending, *(finding.address for finding in side.findings))
+        progress = Progress(upto, done, result.rows, result.chunks, keys)
+        side.store.save(self.at, self.layout.table, self.shape, progress)
+
+    def _readers(self, side: Side) -> tuple[RowReader, RowReader]:
+        kind = Reader if self.layout.key else SetReader
+        return kind(self.primary.conn, self.layout), kind(side.replica.conn, self.layout)

@@ -108,6 +108,10 @@ def copying(session: psycopg.Connection[tuple[object, ...]]) -> None:
     copy(session, "copied", 1, COPIED)
 
 
+def inserting(session: psycopg.Connection[tuple[object, ...]]) -> None:
+    session.execute("INSERT INTO copied SELECT i FROM generate_series(1000001, 1001000) i")
+
+
 def moving(session: psycopg.Connection[tuple[object, ...]]) -> None:
     copy(session, "around", 1, 30_000)
     session.execute("UPDATE moved SET id = id + 1000000")
@@ -124,8 +128,12 @@ def interrupted(
     exact: Capture,
     work: Callable[[psycopg.Connection[tuple[object, ...]]], None],
     interruptions: list[Callable[[], None]],
+    step: int = STEP,
 ) -> int:
-    """Commit one transaction and interrupt the connector while it sends it; its txid."""
+    """Commit one transaction and interrupt the connector while it sends it; its txid.
+
+    Each interruption comes when `step` more records are in the topic.
+    """
     exact.running()
     with psycopg.connect(exact.dsn) as session:
         row = session.execute("SELECT pg_current_xact_id()::text::int").fetchone()
@@ -133,7 +141,7 @@ def interrupted(
         work(session)
         reached = exact.records()
     for interrupt in interruptions:
-        exact.reach(reached + STEP)
+        exact.reach(reached + step)
         interrupt()
         exact.running()
         reached = exact.records()
@@ -146,7 +154,7 @@ def ids(events: list[Event], op: str, image: str) -> list[int]:
 
 
 def test_no_row_is_missing(breakable: Breakable, exact: Capture) -> None:
-    """COPY, key change and TRUNCATE come whole through restarts, pauses, stops and SIGKILLs."""
+    """COPY, INSERT, key change and TRUNCATE come whole through restarts, pauses, stops and SIGKILLs."""
     exact.sql("INSERT INTO moved SELECT i, 'v' FROM generate_series(1, 40000) i")
     exact.sql("INSERT INTO emptied_a VALUES (1); INSERT INTO emptied_b VALUES (1, 1)")
     exact.start()
@@ -158,11 +166,13 @@ def test_no_row_is_missing(breakable: Breakable, exact: Capture) -> None:
         copying,
         [lambda: restart(exact), lambda: pause(exact), kill, lambda: stop(exact)],
     )
+    inserted = interrupted(exact, inserting, [kill], step=1)
     moved = interrupted(exact, moving, [kill])
     emptied = interrupted(exact, emptying, [lambda: restart(exact)])
     found: dict[int, Whole] = {t.txid: t for t in whole(exact.read(exact.mark()))}
 
     assert [*range(1, COPIED + 1)] == ids(found[copied].of("copied"), "c", "after")
+    assert [*range(1_000_001, 1_001_001)] == ids(found[inserted].of("copied"), "c", "after")
     assert [*range(1, 60_001)] == ids(found[moved].of("around"), "c", "after")
     keys = found[moved].of("moved")
     assert {*range(1, 40_001)} == {*ids(keys, "d", "before")}

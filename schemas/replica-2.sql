@@ -29,8 +29,7 @@ CREATE TABLE cdc.verified (
     rows        bigint      NOT NULL,
     chunks      integer     NOT NULL,
     candidates  jsonb       NOT NULL,
-    PRIMARY KEY (stream, started_at, schema_name, table_name),
-    FOREIGN KEY (stream, started_at) REFERENCES cdc.verification ON DELETE CASCADE
+    PRIMARY KEY (stream, started_at, schema_name, table_name)
 );
 COMMENT ON TABLE cdc.verified IS 'How far a run of cdc-verify is in each table.';
 COMMENT ON COLUMN cdc.verified.upto IS 'The last key compared, as text; NULL before the first chunk.';

@@ -145,7 +145,7 @@ class Writer:
 
     def _ended(self, name: str) -> bool:
         """Tell whether the transaction in doubt has ended; count it by how."""
-        prepared = sql.SQL("SELECT FROM pg_prepared_xacts WHERE gid = {}").format(self._gid)
+        prepared = sql.SQL("SELECT 1 FROM pg_prepared_xacts WHERE gid = {}").format(self._gid)
         if self.do(prepared):
             self._conn.rollback()
             self._commit_prepared()
@@ -154,7 +154,7 @@ class Writer:
             self._conn.rollback()
             return False
         found = self.do(
-            "SELECT FROM w.journal WHERE (writer, number) = (%s, %s)",
+            "SELECT 1 FROM w.journal WHERE (writer, number) = (%s, %s)",
             self.number, self._journaled + 1,
         )  # fmt: skip
         self._conn.commit()

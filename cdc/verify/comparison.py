@@ -62,6 +62,7 @@ class Comparison:
         started = time.monotonic()
         begin = self._begin(resumed=resumed)
         for chunk in self._chunks(begin):
+            self.done(chunk.rows)
             for side in self.sides:
                 self._take(side, chunk)
         for side in self.sides:
@@ -69,7 +70,8 @@ class Comparison:
             if mend and side.findings:
                 self._mend(side)
             side.result.seconds = time.monotonic() - started
-            self._save(side, None, done=side.result.whole)
+            if side.result.whole:  # else what is remembered is where it stopped
+                self._save(side, None)
 
     def _begin(self, *, resumed: bool) -> Progress:
         """Return where the least advanced side is; what was open there is open again."""
@@ -121,9 +123,7 @@ class Comparison:
         result.whole = chunk.high is None
         if len(side.pending) >= _TOGETHER and not side.stuck:
             self._decide(side)
-        self._save(side, chunk.high, done=result.whole)
-        if side is self.sides[0]:
-            self.done(chunk.rows)
+        self._save(side, chunk.high)
 
     def _decide(self, side: Side) -> None:
         if not side.pending or side.result.trouble:
@@ -160,10 +160,10 @@ class Comparison:
         side.result.undecided += again.undecided
         side.result.left = mended.left
 
-    def _save(self, side: Side, upto: Key | None, *, done: bool) -> None:
+    def _save(self, side: Side, upto: Key | None) -> None:
         result = side.result
         keys = (*side.pending, *(finding.address for finding in side.findings))
-        progress = Progress(upto, done, result.rows, result.chunks, keys)
+        progress = Progress(upto, result.whole, result.rows, result.chunks, keys)
         side.store.save(self.at, self.layout.table, self.shape, progress)
 
     def _readers(self, side: Side) -> tuple[RowReader, RowReader]:

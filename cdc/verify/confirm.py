@@ -143,9 +143,7 @@ class Confirmation:
         blank = (None,) * len(layout.columns)
         ours, theirs = here.values if here else blank, there.values if there else blank
         columns = {
-            c.name: pair
-            for c, *pair in zip(layout.columns, ours, theirs, strict=True)
-            if pair[0] != pair[1]
+            c.name: (p, r) for c, p, r in zip(layout.columns, ours, theirs, strict=True) if p != r
         }
         if kind == "different" and not columns:
             return None
@@ -155,7 +153,7 @@ class Confirmation:
             layout.table,
             kind,
             dict(zip(names, key, strict=True)),
-            {name: (p, r) for name, (p, r) in columns.items()},
+            columns,
             key,
             here,
             _image(there),
@@ -191,8 +189,7 @@ class Confirmation:
         def look() -> None:
             found = _images(self._here, keys)
             for key in keys:
-                image = found.get(key)
-                seen[key].add(None if image is None else image.hash)
+                seen[key].add(_hash(found.get(key)))
 
         look()
         self._settle()
@@ -206,13 +203,8 @@ class Confirmation:
             # What the replica holds the primary has had, and shows once its commit is visible.
             self._settle()
             look()
-            still = []
-            for key in left:
-                image = found.get(key)
-                if (None if image is None else image.hash) in seen[key]:
-                    decided.same += 1
-                else:
-                    still.append(key)
+            still = [key for key in left if _hash(found.get(key)) not in seen[key]]
+            decided.same += len(left) - len(still)
             left = still
             if not left:
                 break
@@ -235,6 +227,10 @@ def _rows(reader: RowReader, keys: Sequence[Key]) -> dict[Key, Row]:
 
 def _image(row: Row | None) -> Image | None:
     return None if row is None else row.image
+
+
+def _hash(image: Image | None) -> int | None:
+    return None if image is None else image.hash
 
 
 def _shown(keys: Sequence[Key]) -> str:

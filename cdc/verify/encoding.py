@@ -50,6 +50,20 @@ class Layout:
         return _hashed(self.hash, sql.SQL("ROW({})").format(values))
 
     @property
+    def version(self) -> sql.SQL:
+        """Which version of the row `t` this is: another one after any write."""
+        return sql.SQL("t.xmin::text || t.ctid::text")
+
+    @property
+    def texts(self) -> sql.Composed:
+        """The columns of the row `t` as PostgreSQL prints them, an array."""
+        return sql.SQL("ARRAY[{}]").format(
+            sql.SQL(", ").join(
+                sql.SQL("t.{}::text").format(sql.Identifier(c.name)) for c in self.columns
+            )
+        )
+
+    @property
     def key_texts(self) -> sql.Composed:
         """The key of the row `t`, each column as text."""
         return sql.SQL(", ").join(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -37,6 +37,14 @@ class Row:
     values: tuple[str | None, ...]
 
 
+def fetch(
+    conn: psycopg.Connection[Any], statement: sql.Composed, given: Sequence[Any]
+) -> list[tuple[Any, ...]]:
+    """Return the rows of a statement with $1 placeholders: a column's name may hold a %."""
+    with psycopg.RawCursor[tuple[Any, ...]](conn) as cursor:
+        return cursor.execute(statement, given).fetchall()
+
+
 class Reader:
     """Reads one keyed table of one end."""
 
@@ -44,15 +52,13 @@ class Reader:
         self._conn = conn
         self.layout = layout
         self._from = sql.SQL("ONLY {} AS t").format(layout.table.sql)
-        self._image = sql.SQL("{}, t.xmin::text || t.ctid::text").format(layout.row_hash)
-        self._values = sql.SQL("ARRAY[{}]").format(
-            sql.SQL(", ").join(_text(c.name) for c in layout.columns)
-        )
+        self._image = sql.SQL("{}, {}").format(layout.row_hash, layout.version)
 
     def next_key(self, low: Key | None, rows: int) -> Key | None:
         """Return the key `rows` rows above `low`, None where fewer are left."""
         where, given = self._within(Range(low))
-        found = self._raw(
+        found = fetch(
+            self._conn,
             sql.SQL("SELECT {} FROM {}{} ORDER BY {} OFFSET {} LIMIT 1").format(
                 self.layout.key_texts, self._from, where, self._key, sql.Literal(rows - 1)
             ),
@@ -62,7 +68,8 @@ class Reader:
 
     def checksum(self, within: Range) -> Checksum:
         where, given = self._within(within)
-        found = self._raw(
+        found = fetch(
+            self._conn,
             sql.SQL("SELECT count(*), coalesce(bit_xor({}), 0) FROM {}{}").format(
                 self.layout.row_hash, self._from, where
             ),
@@ -73,7 +80,8 @@ class Reader:
     def hashes(self, within: Range) -> dict[Key, int]:
         """Return the hash of every row of a range, by key."""
         where, given = self._within(within)
-        found = self._raw(
+        found = fetch(
+            self._conn,
             sql.SQL("SELECT {}, {} FROM {}{}").format(
                 self.layout.row_hash, self.layout.key_texts, self._from, where
             ),
@@ -87,7 +95,7 @@ class Reader:
 
     def rows(self, keys: Sequence[Key]) -> dict[Key, Row]:
         """Return the rows at `keys` now, with their values."""
-        wanted = sql.SQL("{}, {}").format(self._image, self._values)
+        wanted = sql.SQL("{}, {}").format(self._image, self.layout.texts)
         return {
             keys[at - 1]: Row(Image(hashed, version), tuple(values))
             for at, hashed, version, values in self._at(keys, wanted)
@@ -103,7 +111,8 @@ class Reader:
         """Select `wanted` of the rows at `keys`, with each key's place in the list from 1."""
         if not keys:
             return []
-        return self._raw(
+        return fetch(
+            self._conn,
             sql.SQL("SELECT o.place, {} FROM {} JOIN {} ON {}").format(
                 wanted, self.layout.unnested, self._from, self.layout.same_key
             ),
@@ -125,12 +134,3 @@ class Reader:
         if not conditions:
             return sql.Composed([]), given
         return sql.SQL(" WHERE {}").format(sql.SQL(" AND ").join(conditions)), given
-
-    def _raw(self, statement: sql.Composed, given: Iterable[Any]) -> list[tuple[Any, ...]]:
-        # RawCursor: a column's name may hold a %.
-        with psycopg.RawCursor[tuple[Any, ...]](self._conn) as cursor:
-            return cursor.execute(statement, list(given)).fetchall()
-
-
-def _text(column: str) -> sql.Composed:
-    return sql.SQL("t.{}::text").format(sql.Identifier(column))

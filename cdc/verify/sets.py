@@ -14,7 +14,7 @@ from psycopg import sql
 
 from cdc.verify.encoding import Layout
 from cdc.verify.ranges import Key
-from cdc.verify.reading import Image, Row
+from cdc.verify.reading import Image, Row, fetch
 
 #: Buckets of hashes, a power of two.
 _BUCKETS = 4096
@@ -27,19 +27,13 @@ class SetReader:
         self._conn = conn
         self.layout = layout
         self._hashed = sql.SQL(
-            "(SELECT {} AS h, t.xmin::text || t.ctid::text AS version, ARRAY[{}] AS texts"
-            " FROM ONLY {} AS t) AS r"
-        ).format(
-            layout.row_hash,
-            sql.SQL(", ").join(
-                sql.SQL("t.{}::text").format(sql.Identifier(c.name)) for c in layout.columns
-            ),
-            layout.table.sql,
-        )
+            "(SELECT {} AS h, {} AS version, {} AS texts FROM ONLY {} AS t) AS r"
+        ).format(layout.row_hash, layout.version, layout.texts, layout.table.sql)
 
     def buckets(self) -> dict[int, tuple[int, int]]:
         """Return the number of rows and the sum of their hashes, by bucket."""
-        found = self._raw(
+        found = fetch(
+            self._conn,
             sql.SQL("SELECT h & {}, count(*), sum(h) FROM {} GROUP BY 1").format(
                 sql.Literal(_BUCKETS - 1), self._hashed
             ),
@@ -49,7 +43,8 @@ class SetReader:
 
     def contents(self, buckets: Sequence[int]) -> dict[Key, int]:
         """Return how often each content of these buckets stands in the table."""
-        found = self._raw(
+        found = fetch(
+            self._conn,
             sql.SQL(
                 "SELECT h, count(*) FROM {} WHERE h & {} = ANY($1::bigint[]) GROUP BY 1"
             ).format(self._hashed, sql.Literal(_BUCKETS - 1)),
@@ -59,7 +54,8 @@ class SetReader:
 
     def images(self, keys: Sequence[Key]) -> dict[Key, Image]:
         """Return how many rows of each content there are, and which versions they are."""
-        found = self._raw(
+        found = fetch(
+            self._conn,
             sql.SQL(
                 "SELECT h, count(*), md5(string_agg(version, ' ' ORDER BY version)) FROM {}"
                 " WHERE h = ANY($1::bigint[]) GROUP BY 1"
@@ -70,7 +66,8 @@ class SetReader:
 
     def rows(self, keys: Sequence[Key]) -> dict[Key, Row]:
         """Return one row of each content, with the image of all."""
-        found = self._raw(
+        found = fetch(
+            self._conn,
             sql.SQL(
                 "SELECT h, count(*), md5(string_agg(version, ' ' ORDER BY version)),"
                 " (array_agg(texts::text ORDER BY version))[1]::text[] FROM {}"
@@ -82,7 +79,3 @@ class SetReader:
             (str(hashed),): Row(Image(rows, versions), tuple(texts))
             for hashed, rows, versions, texts in found
         }
-
-    def _raw(self, statement: sql.Composed, given: Sequence[Any]) -> list[tuple[Any, ...]]:
-        with psycopg.RawCursor[tuple[Any, ...]](self._conn) as cursor:
-            return cursor.execute(statement, given).fetchall()

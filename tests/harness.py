@@ -312,3 +312,14 @@ def stream(stack: Stack, folder: Path) -> Iterator[Stream]:
         yield fresh
     finally:
         fresh.remove()
+
+
+@contextlib.contextmanager
+def own_stack(folder: Path, *options: str) -> Iterator[Stack]:
+    """Run a stack in `folder` whose components may be hurt; other tests use the shared one."""
+    folder.parent.chmod(0o755)  # PostgreSQL's user must get through
+    try:
+        run("local", "up", "--dir", folder, *options, cwd=folder.parent, timeout=600)
+        yield Stack.at(folder)
+    finally:
+        run("local", "down", "--purge", "--dir", folder, cwd=folder.parent, check=False)

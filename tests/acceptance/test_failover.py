@@ -19,12 +19,8 @@ from cdc import lsn as lsns
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Give a stack of its own, whose primary may die."""
-    folder = tmp_path_factory.mktemp("failover") / "stack"
-    try:
-        harness.run("local", "up", "--dir", folder, cwd=folder.parent, timeout=600)
-        yield Stack.at(folder)
-    finally:
-        harness.run("local", "down", "--purge", "--dir", folder, cwd=folder.parent, check=False)
+    with harness.own_stack(tmp_path_factory.mktemp("failover") / "stack") as own:
+        yield own
 
 
 @pytest.fixture(scope="module")

@@ -37,13 +37,9 @@ def pids(stack: Stack) -> dict[str, int]:
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Give a stack whose components may be stopped."""
-    base = tmp_path_factory.mktemp("network")
-    folder = base / "stack"
-    try:
-        harness.run("local", "up", "--dir", folder, "--replicas", "1", cwd=base, timeout=600)
-        yield Stack.at(folder)
-    finally:
-        harness.run("local", "down", "--purge", "--dir", folder, cwd=base, check=False)
+    folder = tmp_path_factory.mktemp("network") / "stack"
+    with harness.own_stack(folder, "--replicas", "1") as stack:
+        yield stack
 
 
 @pytest.fixture(scope="module")

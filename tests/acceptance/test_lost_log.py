@@ -14,7 +14,7 @@ import pytest
 import refusals
 import requests
 from confluent_kafka import Consumer, TopicPartition
-from harness import Stack, Stream, wait_until
+from harness import Stream, wait_until
 
 from cdc import lsn as lsns
 
@@ -22,15 +22,12 @@ from cdc import lsn as lsns
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Stream]:
     """Give a stream on a stack whose broker may be hurt."""
-    tmp_path.chmod(0o755)  # PostgreSQL's user must get through
-    folder = tmp_path / "stack"
-    try:
-        harness.run("local", "up", "--dir", folder, cwd=tmp_path, timeout=600)
-        with harness.stream(Stack.at(folder), tmp_path / "stream") as stream:
-            stream.ready("CREATE TABLE t (id int PRIMARY KEY, v text)")
-            yield stream
-    finally:
-        harness.run("local", "down", "--purge", "--dir", folder, cwd=tmp_path, check=False)
+    with (
+        harness.own_stack(tmp_path / "stack") as stack,
+        harness.stream(stack, tmp_path / "stream") as stream,
+    ):
+        stream.ready("CREATE TABLE t (id int PRIMARY KEY, v text)")
+        yield stream
 
 
 def log_end(stream: Stream) -> int:

@@ -18,12 +18,8 @@ VERSION = os.environ.get("CDC_PG_VERSION", "16")
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
     """Give a stack of its own, whose primary is replaced."""
-    folder = tmp_path / "stack"
-    try:
-        harness.run("local", "up", "--dir", folder, "--replicas", "1", cwd=tmp_path, timeout=600)
-        yield Stack.at(folder)
-    finally:
-        harness.run("local", "down", "--purge", "--dir", folder, cwd=tmp_path, check=False)
+    with harness.own_stack(tmp_path / "stack", "--replicas", "1") as own:
+        yield own
 
 
 @pytest.mark.long

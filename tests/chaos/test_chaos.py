@@ -31,13 +31,8 @@ EVERY = 50
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
     """Give a stack of its own: other tests use the shared one meanwhile."""
-    folder = tmp_path / "stack"
-    tmp_path.chmod(0o755)  # PostgreSQL's user must get through
-    try:
-        harness.run("local", "up", "--dir", folder, cwd=tmp_path, timeout=600)
-        yield Stack.at(folder)
-    finally:
-        harness.run("local", "down", "--purge", "--dir", folder, cwd=tmp_path, check=False)
+    with harness.own_stack(tmp_path / "stack") as own:
+        yield own
 
 
 @pytest.mark.long

@@ -46,8 +46,8 @@ class Kafka:
                 *jvm.command(self.jars, "kafka-format", "64m"),
                 "kafka.tools.StorageTool",
                 "format",
-                "-t",
-                self.state.cluster_id,
+                # One word: an id that begins with a dash is taken for an option otherwise.
+                f"--cluster-id={self.state.cluster_id}",
                 "-c",
                 str(settings),
             ],

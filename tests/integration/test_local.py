@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import harness
+import msgspec
 import pytest
 
-from cdc.local import processes
+from cdc.local import artifacts, kafka, layout, processes
 
 
 class Small:
@@ -235,6 +236,20 @@ def test_up_after_down_resumes_with_the_same_data_and_ports(small: Small) -> Non
     ) == [("cdc",)]
     refused = small.run("up", "--replicas", "1", check=False)
     assert refused.returncode == 2
+
+
+def test_a_cluster_id_may_begin_with_a_dash(tmp_path: Path) -> None:
+    """Kafka's storage is formatted whatever the random id begins with: one in 64 looks like an option."""
+    place = layout.Layout(tmp_path)
+    place.create()
+    state = layout.new_state(place, replicas=1, tables=["*.*"], exclude=[])
+    dashed = msgspec.structs.replace(state, cluster_id=f"-{state.cluster_id[1:]}")
+    found = artifacts.fetch(artifacts.cache_folder(), note=print)
+    kafka.Kafka(place, dashed, found.jars).prepare()
+    formatted = (place.data("kafka") / "meta.properties").read_text()
+    place.remove(state)
+
+    assert f"cluster.id={dashed.cluster_id}" in formatted.splitlines()
 
 
 def test_purge_removes_everything(small: Small) -> None:

@@ -85,7 +85,7 @@ def rows(
     """Execute one statement by itself and return its rows."""
     with psycopg.connect(dsn, autocommit=True) as server:
         cursor = server.execute(statement, params or None)
-        return cursor.fetchall() if cursor.description else []
+        return cursor.fetchall() if cursor.description is not None else []
 
 
 def answers(url: str) -> bool:

@@ -68,7 +68,7 @@ class Writer:
     def do(self, statement: LiteralString | sql.Composed, *params: Any) -> list[tuple[Any, ...]]:
         """Execute a statement in the open transaction; return its rows."""
         cursor = self._conn.execute(statement, params or None)
-        return cursor.fetchall() if cursor.description else []
+        return cursor.fetchall() if cursor.description is not None else []
 
     def copy(self, statement: LiteralString, text: str) -> None:
         """Execute COPY … FROM STDIN."""

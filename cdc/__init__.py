@@ -8,12 +8,16 @@ worth it) → `changes` (net change per key) → `catalog` (the replica's tables
 → `targets` (tables and their stages) → `replay` (one event) → `apply` (sets of rows) → `position`
 (where the replica is, in the transaction that wrote the rows) → `policy` (what is tried again)
 → `guard` (is the connector still ours?) → `history` (is the primary still the same?) → `writing` (the lock, and a turn from a known place)
-→ `lookahead` (further on in the log) → `replicator` (the loop) → `daemon` (what it tells) → `lag`.
+→ `lookahead` (further on in the log) → `replicator` (the loop) → `daemon` (what it tells).
 
 Beside the flow: `bootstrap` fills a replica (`planning`, `counterparts`, `snapshot`, `clients`,
 `schema_load`, `filling`, `copying`, `finishing`), `connect` and `connectors` speak to Kafka Connect, `provision` prepares
 primary, replicas and topic, `barrier` marks a point in the stream and `waiting` waits for one. `failpoint` names the
 instants at which tests kill the daemon.
+
+How far behind a replica is, seen from outside: `readings` (what each end says), `unapplied` (what
+waits in the topic) → `lag` (seconds, state) → `explanation` (what holds it up) → `observation` (all
+in one look) → `status`.
 """
 
 __version__ = "0.1.0"

@@ -102,6 +102,13 @@ class Health:
     def failed(self) -> bool:
         return any(state == "FAILED" for _, state in self.states)
 
+    def standstill(self, name: str) -> str | None:
+        """Say why the connector `name` sends nothing, None where it may."""
+        if self.failed:
+            why = "; ".join(line for trace in self.traces for line in trace.splitlines())
+            return f"the connector {name} has failed ({self}): {why}"
+        return f"the connector {name} is held: {self}" if self.held else None
+
     def __str__(self) -> str:
         return ", ".join(f"{part} {state}" for part, state in self.states) or "no status yet"
 

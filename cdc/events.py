@@ -63,6 +63,7 @@ class Begin(msgspec.Struct, frozen=True):
 
     `previous` is the place after which the connector has left out no commit: the END before this
     one, or where it began. It and `origin` are None from a connector that is not the plugin's.
+    `commit_ms` is the commit time in milliseconds since 1970, as in END.
     """
 
     txid: int
@@ -70,6 +71,7 @@ class Begin(msgspec.Struct, frozen=True):
     previous: int | None
     offset: int
     origin: Origin | None = None
+    commit_ms: int | None = None
 
 
 class End(msgspec.Struct, frozen=True):
@@ -251,7 +253,7 @@ def _boundary(wire: _Wire, record: Record) -> Begin | End:
     txid, lsn = int(found[1]), int(found[2])
     if wire.status == "BEGIN":
         link, origin = _previous(record.link), origins.parse(record.origin)
-        return Begin(txid, lsn, link, record.offset, origin)
+        return Begin(txid, lsn, link, record.offset, origin, wire.ts_ms)
     if wire.status != "END":
         raise ValueError(f"unknown transaction status {wire.status!r}")
     if wire.event_count is None or wire.ts_ms is None:

@@ -119,11 +119,7 @@ def standstill(connect: Connect, name: str) -> str | None:
     status = connect.status(name)
     if status is None:
         return f"Kafka Connect at {connect.shown} has no connector {name}"
-    health = connectors.health(status)
-    if health.failed:
-        why = "; ".join(line for trace in health.traces for line in trace.splitlines())
-        return f"the connector {name} has failed ({health}): {why}"
-    return f"the connector {name} is held: {health}" if health.held else None
+    return connectors.health(status).standstill(name)
 
 
 def refusal(config: Config, found: Sequence[Change]) -> CdcError:

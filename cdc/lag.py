@@ -1,18 +1,267 @@
 """Lag: how far behind the primary a replica is, in seconds of the primary's clock.
 
-A heartbeat is a transaction of its own that travels between the data (connectors/postgres.json), so
-a heartbeat applied proves that everything committed before it is applied. The age of the newest one
-applied, less the time that may pass between two, is never less than the truth by more than that.
+    lag = max(now - commit time of the first transaction not yet applied,
+              now - time of the newest heartbeat applied, less the heartbeat period)
+
+A heartbeat is a transaction of its own that travels between the data (connectors/postgres.json), so a
+heartbeat applied proves that everything committed before it is applied. The first term is exact while
+records wait in the topic, the second grows when nothing arrives any more; either alone is wrong.
+
+Everything here is pure. Times are seconds since 1970 by the primary's clock unless said otherwise.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
 
-def seconds(now: float, heartbeat_at: float | None, period: float) -> float | None:
-    """Return the lag at `now`, or None (unknown) where no heartbeat was applied yet.
+#: following: what is committed arrives and is applied.
+#: not fed: nothing comes out of the connector any more.
+#: not moving: records wait in the topic and none is applied.
+#: heartbeat failing: rows arrive, heartbeats do not (the connector's heartbeat query fails).
+#: filling: a bootstrap has not finished. diverged: the primary lacks what the replica holds.
+#: unknown: the replica or the primary's clock cannot be read.
+State = Literal[
+    "following", "not fed", "not moving", "heartbeat failing", "filling", "diverged", "unknown"
+]
 
-    All three in seconds; `now` and `heartbeat_at` by the primary's clock. Never negative.
+#: Heartbeats that may be missing, and seconds at least, before silence means something.
+_MISSING, _SILENT = 5, 10.0
+
+#: Seconds of samples that slope and rates are taken from, and at least.
+WINDOW, _ENOUGH = 90.0, 10.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reading:
+    """What a replica's own tables said `at` a moment.
+
+    `filling` says what a bootstrap has not finished, `diverged` what the primary lacks. `written`
+    tells whether a daemon holds the writer's lock.
     """
-    if heartbeat_at is None:
+
+    at: float
+    applied_lsn: int
+    next_offset: int
+    applied_at: float | None
+    heartbeat_at: float | None
+    filling: str | None = None
+    diverged: str | None = None
+    written: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class First:
+    """The first transaction in the topic that a replica has not applied.
+
+    It was committed on the primary, captured by the connector and appended to the topic at these
+    times; the last two are by the connector's clock, None where the record does not tell.
+    """
+
+    offset: int
+    committed: float
+    captured: float | None = None
+    appended: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Split:
+    """Where the lag is: seconds on the way into the connector, into the topic, into the replica."""
+
+    capture: float
+    transport: float
+    apply: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sample:
+    """A look at a replica, remembered for what changes between looks; `end` is the topic's end."""
+
+    at: float
+    seconds: float | None
+    next_offset: int | None
+    end: int | None
+    heartbeat_failing: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Lag:
+    """How far one replica is behind `at` a moment.
+
+    `seconds` is None where it is not known (`state` says which: filling, diverged, unknown).
+    `why` says in one sentence why it is not known, or what holds the replica up. `heartbeat_age` and
+    `first_unapplied` (a commit time) are the two terms. `backlog` counts records in the topic that
+    are not applied. `eta` is seconds until the backlog is gone at the present rates, None where it
+    does not shrink. `slope` is seconds of lag per second: 1 when nothing is applied, below 0 while
+    it catches up; None until there are samples of 10 s.
+    """
+
+    replica: str
+    at: float
+    seconds: float | None
+    state: State
+    why: str | None = None
+    applied_lsn: int | None = None
+    heartbeat_age: float | None = None
+    first_unapplied: float | None = None
+    backlog: int | None = None
+    eta: float | None = None
+    slope: float | None = None
+    split: Split | None = None
+
+
+def seconds(
+    now: float, heartbeat_at: float | None, first_unapplied: float | None, period: float
+) -> float | None:
+    """Return the lag at `now`, None where neither term is known; never negative.
+
+    `period` is the heartbeat's, in seconds.
+    """
+    terms = [] if heartbeat_at is None else [now - heartbeat_at - period]
+    terms += [] if first_unapplied is None else [now - first_unapplied]
+    return max(0.0, *terms) if terms else None
+
+
+def silence(period: float) -> float:
+    """Return the seconds without a heartbeat that are more than slowness."""
+    return max(_SILENT, _MISSING * period)
+
+
+def heartbeat_failing(reading: Reading, now: float, period: float, since: float | None) -> bool:
+    """Tell whether rows are applied as they are committed while heartbeats stay out.
+
+    `since` is when this was first seen, None if not before: right after a standstill rows may come
+    a moment before the first new heartbeat.
+    """
+    return since is not None and now - since >= period and _rows_alone(reading, now, period)
+
+
+def _rows_alone(reading: Reading, now: float, period: float) -> bool:
+    if reading.applied_at is None or now - reading.applied_at > silence(period):
+        return False
+    return reading.heartbeat_at is None or now - reading.heartbeat_at > silence(period) + period
+
+
+def measure(
+    replica: str,
+    now: float,
+    reading: Reading | None,
+    *,
+    first: First | None,
+    end: int | None,
+    before: Sequence[Sample],
+    period: float,
+) -> tuple[Lag, Sample]:
+    """Return the lag at `now`, and the sample to remember of it.
+
+    `reading` is None where nothing fresh enough is known; `before` are earlier samples, oldest
+    first; `end` is the offset that the topic's next record will get, where Kafka tells.
+    """
+    if reading is None:
+        return Lag(replica, now, None, "unknown"), Sample(now, None, None, end)
+    alone = _rows_alone(reading, now, period)
+    since = next((s.at for s in _tail(before)), None) if alone else None
+    failing = heartbeat_failing(reading, now, period, since)
+    committed = None if first is None else first.committed
+    # Commit order: rows applied prove as much as a heartbeat that was written with them.
+    proof = reading.applied_at if failing else reading.heartbeat_at
+    known = reading.filling is None and reading.diverged is None
+    found = seconds(now, proof, committed, period) if known else None
+    sample = Sample(now, found, reading.next_offset, end, alone)
+    trail = [*within(before, now), sample]
+    backlog = None if end is None else max(0, end - reading.next_offset)
+    return Lag(
+        replica,
+        now,
+        found,
+        _state(reading, found, first, trail, period, failing=failing),
+        reading.diverged or reading.filling,
+        reading.applied_lsn,
+        None if reading.heartbeat_at is None else max(0.0, now - reading.heartbeat_at),
+        committed,
+        backlog,
+        _eta(trail, backlog),
+        _slope(trail),
+        None if found is None else _split(now, first, found),
+    ), sample
+
+
+def within(samples: Sequence[Sample], now: float) -> list[Sample]:
+    """Return the samples that are recent enough for rates; none from the future (a clock set back)."""
+    return [s for s in samples if 0 <= now - s.at <= WINDOW]
+
+
+def _tail(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the unbroken run, up to the newest, of samples without heartbeats."""
+    run: list[Sample] = []
+    for sample in reversed(samples):
+        if not sample.heartbeat_failing:
+            break
+        run.insert(0, sample)
+    return run
+
+
+def _state(
+    reading: Reading,
+    found: float | None,
+    first: First | None,
+    trail: Sequence[Sample],
+    period: float,
+    *,
+    failing: bool,
+) -> State:
+    if reading.diverged is not None:
+        return "diverged"
+    if found is None:
+        return "unknown" if reading.filling is None else "filling"
+    if failing:
+        return "heartbeat failing"
+    if first is None:
+        return "following" if found < silence(period) - period else "not fed"
+    if not reading.written:
+        return "not moving"
+    now, at = trail[-1].at, trail[-1].next_offset
+    moved = max((s.at for s in trail if s.next_offset != at), default=trail[0].at)
+    still = found >= silence(period) - period and now - moved >= silence(period)
+    return "not moving" if still else "following"
+
+
+def _split(now: float, first: First | None, found: float) -> Split:
+    """Divide the age of the first unapplied transaction; all is before the topic where none waits."""
+    if first is None:
+        return Split(found, 0.0, 0.0)
+    appended = now if first.appended is None else first.appended
+    captured = appended if first.captured is None else first.captured
+    return Split(
+        max(0.0, captured - first.committed),
+        max(0.0, appended - captured),
+        max(0.0, now - max(appended, first.committed)),
+    )
+
+
+def _slope(trail: Sequence[Sample]) -> float | None:
+    """Return the slope of the line that fits the known samples best, in seconds per second."""
+    known = [(s.at, s.seconds) for s in trail if s.seconds is not None]
+    if len(known) < 3 or known[-1][0] - known[0][0] < _ENOUGH:
         return None
-    return max(0.0, now - heartbeat_at - period)
+    middle_at = sum(at for at, _ in known) / len(known)
+    middle = sum(lag for _, lag in known) / len(known)
+    spread = sum((at - middle_at) ** 2 for at, _ in known)
+    return sum((at - middle_at) * (lag - middle) for at, lag in known) / spread
+
+
+def _eta(trail: Sequence[Sample], backlog: int | None) -> float | None:
+    """Return backlog / (rate applied - rate arriving), None where that does not end."""
+    if not backlog:
+        return 0.0 if backlog == 0 else None
+    known = [s for s in trail if s.next_offset is not None and s.end is not None]
+    if len(known) < 2 or known[-1].at - known[0].at < _ENOUGH / 2:
+        return None
+    first, last = known[0], known[-1]
+    assert first.next_offset is not None
+    assert last.next_offset is not None
+    assert first.end is not None
+    assert last.end is not None
+    shrunk = (last.next_offset - first.next_offset) - (last.end - first.end)
+    return backlog * (last.at - first.at) / shrunk if shrunk > 0 else None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import select
+import time
 from typing import Any
 
 import psycopg
-from psycopg import conninfo
+from psycopg import conninfo, pq, sql
 
 from cdc.errors import Unreachable
 
@@ -73,6 +75,37 @@ def connect(
             next="check that the server runs, that the address, database, user and password "
             f"are right and that pg_hba.conf lets us in: psql {shown(dsn)!r}",
         ) from error
+
+
+def ask(conn: psycopg.Connection[Any], query: sql.Composed, patience: float) -> bytes | None:
+    """Execute one SELECT of one text value and return it, None for no row or NULL.
+
+    For looks at servers that may hang: a server that is stopped takes the question and never answers,
+    and no setting of the session ends that. Raises Unreachable after `patience` seconds, when the
+    session is of no more use, and psycopg.Error for what the server refuses.
+    """
+    pgconn, deadline = conn.pgconn, time.monotonic() + patience
+    pgconn.send_query(query.as_bytes(conn))
+    results = []
+    while True:
+        while pgconn.is_busy():
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([pgconn.socket], [], [], left)[0]:
+                conn.close()
+                raise Unreachable(
+                    f"PostgreSQL at {conn.info.host}:{conn.info.port}/{conn.info.dbname} has not "
+                    f"answered for {patience:g} s",
+                    safe="nothing was changed",
+                    next="see whether the server hangs or the way to it is cut",
+                )
+            pgconn.consume_input()
+        if (result := pgconn.get_result()) is None:
+            break
+        results.append(result)
+    found = results[-1]
+    if found.status != pq.ExecStatus.TUPLES_OK:
+        raise psycopg.errors.error_from_result(found)
+    return found.get_value(0, 0) if found.ntuples else None
 
 
 def address(dsn: str) -> str:

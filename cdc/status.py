@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Sequence
-from typing import Any
+from datetime import UTC, datetime
 
-import psycopg
-
-from cdc import daemon, guard, history, lag, position, postgres
+from cdc import explanation
 from cdc import lsn as lsns
 from cdc.config import Config
-from cdc.connect import Connect
-from cdc.errors import BrokenStream, CdcError
-from cdc.history import History
-
-#: Seconds without anything applied after which `cdc status` says so; heartbeats come more often.
-_SILENT = 30.0
-
-#: Seconds Kafka Connect has to answer.
-_CONNECT_TIMEOUT = 5.0
+from cdc.errors import NotReady
+from cdc.lag import Lag
+from cdc.observation import Observation, Observer
+from cdc.readings import ReplicaReading
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,123 +61,54 @@ class Status:
 
 def read(config: Config, names: Sequence[str]) -> Status:
     """Return the status of the replicas `names`; what cannot be read is said in it, not raised."""
-    now, primary, trouble = None, None, None
-    try:
-        now = _primary_clock(config)
-        primary = history.read(config.primary.dsn, config.application_name("primary", "status"))
-    except CdcError as error:
-        trouble = error.what
-    except psycopg.Error as error:
-        trouble = postgres.first_line(error)
-    standstill, connect = None, None
-    try:
-        asked = Connect(config.connect.url, patience=0, timeout=_CONNECT_TIMEOUT)
-        standstill = guard.standstill(asked, config.connector)
-    except CdcError as error:
-        connect = error.what
-    found = tuple(_replica(config, name, now, primary) for name in names)
-    return Status(found, trouble, standstill, connect)
+    with contextlib.closing(Observer(config, names)) as observer:
+        return of(observer.look(time.time()))
 
 
-def _primary_clock(config: Config) -> float:
-    with contextlib.closing(_connect(config, config.primary.dsn, "primary")) as conn:
-        row = conn.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
-    assert row is not None
-    return float(row[0])
+def of(seen: Observation) -> Status:
+    """Return what a look says about the replicas."""
+    primary, connect = seen.unread.get("primary"), seen.unread.get("connect")
+    return Status(
+        tuple(_replica(seen, found) for found in seen.lags),
+        None if primary is None else primary.what,
+        None if seen.capture is None else seen.capture.standstill,
+        None if connect is None else connect.what,
+    )
 
 
-def _connect(config: Config, dsn: str, name: str) -> psycopg.Connection[Any]:
-    return postgres.connect(dsn, config.application_name(name, "status"), autocommit=True)
-
-
-def _replica(
-    config: Config, name: str, now: float | None, primary: History | None
-) -> ReplicaStatus:
-    try:
-        with contextlib.closing(_connect(config, config.replica(name).dsn, name)) as conn:
-            found = _read_replica(conn, config, name, now)
-            return found if primary is None else _diverged(conn, config, found, primary)
-    except psycopg.errors.UndefinedTable:
-        return ReplicaStatus(name, "not set up", error="run `cdc setup`")
-    except CdcError as error:
+def _replica(seen: Observation, found: Lag) -> ReplicaStatus:
+    name = found.replica
+    if (error := seen.unread.get(name)) is not None:
+        if isinstance(error, NotReady):
+            return ReplicaStatus(name, "not set up", error="run `cdc setup`")
         return ReplicaStatus(name, "unreachable", error=error.what)
-    except psycopg.Error as error:
-        return ReplicaStatus(name, "unreachable", error=postgres.first_line(error))
-
-
-def _read_replica(
-    conn: psycopg.Connection[Any], config: Config, name: str, now: float | None
-) -> ReplicaStatus:
-    row = conn.execute(
-        "SELECT p.applied_lsn - '0/0', p.applied_at::text, p.next_offset,"
-        " extract(epoch FROM p.heartbeat_at)::float8, p.transactions_applied, p.rows_applied,"
-        " p.unmatched_updates + p.unmatched_deletes, d.state, d.error,"
-        " extract(epoch FROM clock_timestamp() - d.updated_at)::float8,"
-        " (SELECT count(*) FROM cdc.tables t WHERE t.stream = p.stream),"
-        " (SELECT count(*) FROM cdc.tables t WHERE t.stream = p.stream AND state <> 'copied'),"
-        " (SELECT max(snapshot_lsn) - '0/0' FROM cdc.tables t WHERE t.stream = p.stream),"
-        " extract(epoch FROM clock_timestamp() - p.updated_at)::float8"
-        " FROM cdc.position p LEFT JOIN cdc.daemon d USING (stream) WHERE p.stream = %s",
-        [config.name],
-    ).fetchone()
-    if row is None:
+    said = seen.readings[name]
+    if said.position is None:
         return ReplicaStatus(name, "not filled", error="run `cdc bootstrap`")
-    applied, snapshot, copying = int(row[0]), int(row[12] or 0), row[11]
-    locked = position.lock_holder(conn, config.name) is not None
-    said, error = _daemon(row[7] or "never ran", row[8], row[9] or 0.0, locked=locked)
-    if said == "applying":
-        error = error or _silence(config, row[13])
-    behind = None if now is None else lag.seconds(now, row[3], config.connect.heartbeat)
-    state = "copying" if copying else "catching up" if applied < snapshot else "live"
+    applied_ms = said.position.applied_ms
+    at = None if applied_ms is None else datetime.fromtimestamp(applied_ms / 1000, UTC)
     return ReplicaStatus(
         name,
-        state,
-        said,
-        behind if state == "live" else None,
-        lsns.show(applied),
-        row[1],
-        row[2],
-        row[10],
-        row[4],
-        row[5],
-        row[6],
-        error,
+        _state(found, said),
+        explanation.daemon_state(said),
+        found.seconds,
+        lsns.show(said.position.applied_lsn),
+        None if at is None else at.isoformat(sep=" "),
+        said.position.next_offset,
+        len(said.tables),
+        said.transactions or 0,
+        said.rows or 0,
+        said.unmatched or 0,
+        found.why,
     )
 
 
-def _diverged(
-    conn: psycopg.Connection[Any], config: Config, found: ReplicaStatus, primary: History
-) -> ReplicaStatus:
-    """Say so when the primary was failed over to a server that lacks what the replica holds."""
-    if found.applied_lsn is None:
-        return found
-    at, coverage = position.load(conn, config.name)
-    try:
-        history.require(at, position.holds(at.applied_lsn, coverage.values()), primary)
-    except BrokenStream as error:
-        return dataclasses.replace(found, state="diverged", lag_seconds=None, error=str(error))
-    return found
-
-
-def _silence(config: Config, age: float) -> str | None:
-    """Say what it means that nothing has been applied for so many seconds, though a daemon could."""
-    if age <= max(_SILENT, 5 * config.connect.heartbeat):
-        return None
-    return (
-        f"nothing has been applied for {age:.0f} s, not even a heartbeat: unless a large transaction "
-        "is on its way the connector sends nothing, whatever Connect says of its state "
-        "(docs/operations.md)"
-    )
-
-
-def _daemon(state: str, error: str | None, age: float, *, locked: bool) -> tuple[str, str | None]:
-    """Return what is true of a daemon that recorded `state` so many seconds ago."""
-    if locked or state not in {"applying", "waiting"}:
-        return state, error
-    if state == "waiting" and age <= daemon.WAITING_FOR:
-        return state, error
-    last = f"; {age:.0f} s ago it said that it {error}" if error else ""
-    return "not connected", f"no daemon holds the writer's lock{last}"
+def _state(found: Lag, said: ReplicaReading) -> str:
+    if found.state == "diverged":
+        return "diverged"
+    if any(state != "copied" for _, _, state, _ in said.tables):
+        return "copying"
+    return "catching up" if found.state == "filling" else "live"
 
 
 def headline(config: Config, status: Status) -> str:

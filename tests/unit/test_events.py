@@ -82,8 +82,8 @@ def test_boundaries() -> None:
         ],
     }  # fmt: skip
 
-    assert events.decode(record(begin)) == Begin(5, 190, None, 7)
-    assert events.decode(record(begin, b"180")) == Begin(5, 190, 180, 7)
+    assert events.decode(record(begin)) == Begin(5, 190, None, 7, commit_ms=1)
+    assert events.decode(record(begin, b"180")) == Begin(5, 190, 180, 7, commit_ms=1)
     assert events.decode(record(end)) == End(5, 300, 4, {"s.t": 3}, 1700, 7, None)
 
 

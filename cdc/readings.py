@@ -1,0 +1,238 @@
+"""What primary, replicas and Kafka Connect say when asked from outside.
+
+Each reader keeps its session between questions and gives up after `PATIENCE` seconds: a server that
+hangs must not hold up the look at the others. What cannot be read raises; nothing is kept or guessed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+from cdc import connectors, postgres, tables
+from cdc.config import Config
+from cdc.connect import Connect
+from cdc.errors import NotReady
+from cdc.names import TableName
+from cdc.position import Position
+
+#: Seconds that a server has to answer.
+PATIENCE = 2.0
+
+_SAFE = "nothing was changed"
+
+_PRIMARY = """
+SELECT json_build_object(
+  'clock', extract(epoch FROM clock_timestamp()),
+  'lsn', (pg_current_wal_lsn() - '0/0'),
+  'oldest_transaction', (SELECT extract(epoch FROM max(clock_timestamp() - xact_start))
+     FROM pg_stat_activity WHERE backend_type = 'client backend' AND backend_xid IS NOT NULL),
+  'slot', (SELECT json_build_object('active', active, 'wal_status', wal_status,
+       'retained', (pg_current_wal_lsn() - restart_lsn),
+       'confirmed', (confirmed_flush_lsn - '0/0'), 'left', safe_wal_size)
+     FROM pg_replication_slots WHERE slot_name = {slot}))::text
+"""
+
+_REPLICA = """
+SELECT json_build_object(
+  'clock', extract(epoch FROM clock_timestamp()),
+  'position', (SELECT json_build_object('stream', stream, 'topic', topic, 'topic_id', topic_id,
+       'next_offset', next_offset, 'leader_epoch', leader_epoch, 'applied_lsn', applied_lsn - '0/0',
+       'system_id', system_id, 'timeline', timeline, 'ring', ring, 'generation', generation,
+       'applied_ms', (extract(epoch FROM applied_at) * 1000)::bigint)
+     FROM cdc.position WHERE stream = {stream}),
+  'heartbeat_at', (SELECT extract(epoch FROM heartbeat_at) FROM cdc.position
+     WHERE stream = {stream}),
+  'transactions', (SELECT transactions_applied FROM cdc.position WHERE stream = {stream}),
+  'rows', (SELECT rows_applied FROM cdc.position WHERE stream = {stream}),
+  'unmatched', (SELECT unmatched_updates + unmatched_deletes FROM cdc.position
+     WHERE stream = {stream}),
+  'tables', (SELECT coalesce(json_agg(json_build_array(schema_name, table_name, state,
+       snapshot_lsn - '0/0')), '[]') FROM cdc.tables WHERE stream = {stream}),
+  'daemon', (SELECT json_build_object('state', state, 'error', error,
+       'age', extract(epoch FROM clock_timestamp() - updated_at))
+     FROM cdc.daemon WHERE stream = {stream}),
+  'writer', (SELECT json_build_object('pid', l.pid,
+       'quiet', extract(epoch FROM clock_timestamp() - a.state_change))
+     FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+       AND (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended({lock}, 0)),
+  'verified', (SELECT json_build_object('ended', extract(epoch FROM ended_at), 'exit_code', exit_code)
+     FROM cdc.verification WHERE stream = {stream} AND ended_at IS NOT NULL
+     ORDER BY started_at DESC LIMIT 1))::text
+"""
+
+
+class Slot(msgspec.Struct, frozen=True):
+    """The connector's replication slot; sizes in bytes of log.
+
+    `left` is what may be written until the slot is lost (max_slot_wal_keep_size), None for no limit.
+    """
+
+    active: bool
+    wal_status: str | None
+    retained: int | None
+    confirmed: int | None
+    left: int | None
+
+
+class PrimaryReading(msgspec.Struct, frozen=True):
+    """The primary: `clock` in seconds since 1970, `lsn` where its log ends.
+
+    `oldest_transaction` is the age in seconds of the oldest that writes and is still open.
+    """
+
+    clock: float
+    lsn: int
+    oldest_transaction: float | None
+    slot: Slot | None
+
+
+class Daemon(msgspec.Struct, frozen=True):
+    """What the daemon recorded last, `age` seconds ago."""
+
+    state: str
+    error: str | None
+    age: float
+
+
+class Writer(msgspec.Struct, frozen=True):
+    """The session that holds the writer's lock, and for how many seconds it has begun nothing new."""
+
+    pid: int
+    quiet: float | None
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """The last run of cdc-verify that ended, by the replica's clock."""
+
+    ended: float
+    exit_code: int | None
+
+
+class ReplicaReading(msgspec.Struct, frozen=True):
+    """A replica's own tables; `tables` are [schema, name, state, snapshot LSN]."""
+
+    clock: float
+    position: Position | None
+    heartbeat_at: float | None
+    transactions: int | None
+    rows: int | None
+    unmatched: int | None
+    tables: list[tuple[str, str, str, int | None]]
+    daemon: Daemon | None
+    writer: Writer | None
+    verified: Verified | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Capture:
+    """The connector as Kafka Connect tells: `state` says all its states in words.
+
+    `failed` are the numbers of the tasks that have failed, `traces` their shortened traces.
+    """
+
+    state: str
+    running: bool
+    failed: tuple[int, ...]
+    traces: tuple[str, ...]
+    standstill: str | None
+
+
+class Server:
+    """A session on a PostgreSQL server, opened when it is needed."""
+
+    def __init__(self, dsn: str, application: str) -> None:
+        self._dsn = dsn
+        self._application = application
+        self._conn: psycopg.Connection[Any] | None = None
+
+    def ask(self, query: sql.Composed) -> tuple[bytes | None, float]:
+        """Return the answer and the local monotonic time in the middle of question and answer."""
+        conn = self._session()
+        began = time.monotonic()
+        try:
+            answer = postgres.ask(conn, query, PATIENCE)
+        except psycopg.OperationalError:
+            self.close()
+            raise
+        return answer, (began + time.monotonic()) / 2
+
+    def _session(self) -> psycopg.Connection[Any]:
+        if self._conn is None or self._conn.closed:
+            self._conn = postgres.connect(
+                self._dsn, self._application, autocommit=True, connect_timeout=round(PATIENCE)
+            )
+        return self._conn
+
+    def close(self) -> None:
+        if self._conn is not None:
+            self._conn.close()
+        self._conn = None
+
+
+class Primary:
+    """Asks the primary for its clock, the end of its log and the slot."""
+
+    def __init__(self, config: Config) -> None:
+        self._server = Server(config.primary.dsn, config.application_name("primary", "look"))
+        self._query = sql.SQL(_PRIMARY).format(slot=sql.Literal(config.slot))
+
+    def read(self) -> tuple[PrimaryReading, float]:
+        """Return the reading and the local monotonic time at which its clock was read."""
+        answer, at = self._server.ask(self._query)
+        return msgspec.json.decode(answer or b"", type=PrimaryReading), at
+
+    def close(self) -> None:
+        self._server.close()
+
+
+def chosen(config: Config) -> tuple[TableName, ...]:
+    """Return the tables whose rows shall be replicated, by the patterns against the catalog."""
+    application = config.application_name("primary", "look")
+    with contextlib.closing(
+        postgres.connect(
+            config.primary.dsn, application, autocommit=True, connect_timeout=round(PATIENCE)
+        )
+    ) as conn:
+        return tuple(t.name for t in tables.select(config, tables.read(conn)).rows)
+
+
+class Replica:
+    """Asks a replica for position, tables and daemon."""
+
+    def __init__(self, config: Config, name: str) -> None:
+        self._server = Server(config.replica(name).dsn, config.application_name(name, "look"))
+        self._query = sql.SQL(_REPLICA).format(
+            stream=sql.Literal(config.name), lock=sql.Literal(f"cdc/apply/{config.name}")
+        )
+
+    def read(self) -> tuple[ReplicaReading, float]:
+        """Return the reading and the local monotonic time of it; NotReady before `cdc setup`."""
+        try:
+            answer, at = self._server.ask(self._query)
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+            raise NotReady(
+                "not set up, or of an older release", safe=_SAFE, next="run `cdc setup`"
+            ) from None
+        return msgspec.json.decode(answer or b"", type=ReplicaReading), at
+
+    def close(self) -> None:
+        self._server.close()
+
+
+def capture(connect: Connect, name: str) -> Capture:
+    """Ask Kafka Connect how the connector is; Unreachable or ConnectRefused where it cannot tell."""
+    status = connect.status(name)
+    if status is None:
+        return Capture("absent", False, (), (), f"Kafka Connect has no connector {name}")
+    health = connectors.health(status)
+    failed = tuple(task["id"] for task in status.get("tasks", ()) if task["state"] == "FAILED")
+    return Capture(str(health), health.running, failed, health.traces, health.standstill(name))

@@ -1,0 +1,151 @@
+"""What lies in the topic that a replica has not applied: how much, and since when."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+
+import msgspec
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+
+from cdc import events, source
+from cdc.config import Config
+from cdc.errors import MalformedRecord, Unreachable
+from cdc.events import Begin
+from cdc.lag import First
+from cdc.readings import PATIENCE
+from cdc.source import PARTITION
+
+#: Records looked at in one go for the first that is not applied; the next look goes on.
+_RECORDS = 20_000
+
+
+class Log:
+    """The stream's topic: where it ends, and which transaction a replica has to apply next."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._consumer: Consumer | None = None
+        self._at = TopicPartition(config.topic, PARTITION)
+        self._looked: dict[str, tuple[int, int, First | None]] = {}
+
+    def end(self) -> int:
+        """Return the offset that the topic's next record will get; Unreachable."""
+        with self._errors():
+            _low, high = self._open().get_watermark_offsets(self._at, timeout=PATIENCE)
+        return int(high)
+
+    def first(self, replica: str, next_offset: int, applied_lsn: int, end: int) -> First | None:
+        """Return the first transaction at or behind `next_offset` that was not applied; Unreachable.
+
+        None where there is none before `end`, or where so much comes twice that it is not found yet.
+        """
+        start, upto, found = self._looked.get(replica, (next_offset, next_offset, None))
+        if start <= next_offset and found is not None and found.offset >= next_offset:
+            return found
+        if found is not None or start > next_offset or upto < next_offset:
+            upto = next_offset
+        found = None
+        if upto < end:
+            with self._errors():
+                upto, found = self._search(upto, end, applied_lsn)
+        self._looked[replica] = (next_offset, upto, found)
+        return found
+
+    def _search(self, offset: int, end: int, applied_lsn: int) -> tuple[int, First | None]:
+        """Return where the search stands, and the first BEGIN that names no earlier commit than ours."""
+        consumer = self._open()
+        consumer.assign([TopicPartition(self._config.topic, PARTITION, offset)])
+        deadline, begun = time.monotonic() + PATIENCE, None
+        for _ in range(_RECORDS // 100):
+            left = deadline - time.monotonic()
+            if left <= 0 or offset >= end:
+                break
+            for message in consumer.consume(100, min(left, 0.2)):
+                if message.error() is not None:
+                    raise self._unreachable(message.error().str())  # type: ignore[union-attr]
+                offset = (message.offset() or 0) + 1
+                if begun is not None:
+                    return begun.offset, _captured(begun, message)
+                begun = _begun(message, self._config.topic, applied_lsn)
+        return (offset, None) if begun is None else (begun.offset, begun)
+
+    def _open(self) -> Consumer:
+        if self._consumer is None:
+            self._consumer = Consumer(
+                {
+                    "log_level": 2,
+                    **self._config.kafka.options,
+                    "bootstrap.servers": self._config.kafka.bootstrap_servers,
+                    "group.id": "cdc-look",
+                    "enable.auto.commit": False,
+                    "auto.offset.reset": "error",
+                    "isolation.level": "read_committed",
+                    "allow.auto.create.topics": False,
+                    "fetch.wait.max.ms": 50,
+                    "queued.max.messages.kbytes": 2048,
+                    "error_cb": lambda _error: None,
+                }
+            )
+        return self._consumer
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except KafkaException as error:
+            raise self._unreachable(error.args[0].str()) from error
+
+    def _unreachable(self, what: str) -> Unreachable:
+        servers = self._config.kafka.bootstrap_servers
+        return Unreachable(
+            f"Kafka at {servers} does not answer: {what}",
+            safe="nothing was changed",
+            next="check that a broker runs and that the topic may be read",
+            topic=self._config.topic,
+        )
+
+    def close(self) -> None:
+        if self._consumer is not None:
+            self._consumer.close()
+        self._consumer = None
+
+
+class _Times(msgspec.Struct):
+    """When the connector made a record out of a row or message."""
+
+    op: str | None = None
+    ts_ms: int | None = None
+
+
+def _begun(message: Message, topic: str, applied_lsn: int) -> First | None:
+    """Return what a BEGIN tells, None for any other record and for a transaction that comes twice."""
+    if not events.is_boundary(message.value()):
+        return None
+    try:
+        event = events.decode(source.record(message, topic))
+    except MalformedRecord:
+        return None
+    if not isinstance(event, Begin) or event.commit_ms is None:
+        return None
+    if event.previous is not None and event.previous < applied_lsn:
+        return None
+    appended = message.timestamp()[1]
+    return First(
+        event.offset,
+        event.commit_ms / 1000,
+        appended=appended / 1000 if appended > 0 else None,
+    )
+
+
+def _captured(begun: First, message: Message) -> First:
+    """Add when the connector read the first row, which the record behind BEGIN tells."""
+    try:
+        times = msgspec.json.decode(message.value() or b"{}", type=_Times)
+    except msgspec.MsgspecError:
+        return begun
+    if times.op is None or times.ts_ms is None:
+        return begun
+    return dataclasses.replace(begun, captured=times.ts_ms / 1000)

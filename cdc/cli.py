@@ -9,6 +9,7 @@ from cdc.commands import program
 from cdc.commands.bootstrap import bootstrap
 from cdc.commands.completion import completion
 from cdc.commands.connectors import connectors
+from cdc.commands.lag import lag
 from cdc.commands.local import local
 from cdc.commands.options import Common, common
 from cdc.commands.run import run
@@ -27,6 +28,7 @@ def cdc(said: Common) -> None:
 cdc.add_command(bootstrap)
 cdc.add_command(completion)
 cdc.add_command(connectors)
+cdc.add_command(lag)
 cdc.add_command(local)
 cdc.add_command(run)
 cdc.add_command(status)

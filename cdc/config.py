@@ -18,35 +18,9 @@ from psycopg import conninfo
 from psycopg import errors as pg_errors
 
 from cdc.errors import ConfigError
+from cdc.units import Address, Duration, Size
 
 NOTHING_CHANGED = "nothing was read or written"
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-
-
-class Duration(float):
-    """Seconds, written in the file as "500ms", "30s", "5m", "7d"."""
-
-    @classmethod
-    def parse(cls, text: Any) -> Duration:
-        found = (
-            re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text) if isinstance(text, str) else None
-        )
-        if found is None:
-            raise ValueError(f'{text!r} is not a duration (write "500ms", "30s", "5m", "7d")')
-        return cls(float(found[1]) * _UNITS[found[2]])
-
-
-class Size(int):
-    """Bytes, written in the file as "8MiB"."""
-
-    @classmethod
-    def parse(cls, text: Any) -> Size:
-        found = re.fullmatch(r"(\d+)(B|KiB|MiB|GiB)", text) if isinstance(text, str) else None
-        if found is None:
-            raise ValueError(f'{text!r} is not a size (write "512KiB", "8MiB", "1GiB")')
-        return cls(int(found[1]) * _SIZES[found[2]])
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -98,7 +72,7 @@ class Connect(Section, frozen=True):
 class Replica(Section, frozen=True):
     dsn: str
     admin_dsn: str | None = None
-    listen: str | None = None
+    listen: Address | None = None
     triggers: Literal["session", "disabled"] = "session"
     group: str | None = None
 
@@ -228,7 +202,7 @@ def _wrong(what: str, next_step: str) -> ConfigError:
 
 
 def _hook(kind: type, value: Any) -> Any:
-    if kind in (Duration, Size):
+    if kind in (Address, Duration, Size):
         return kind.parse(value)
     raise NotImplementedError(kind)
 

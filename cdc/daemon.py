@@ -14,6 +14,7 @@ import psycopg
 
 from cdc import lsn as lsns
 from cdc.batch import Batch
+from cdc.gauge import Gauge
 from cdc.position import Position, Written
 
 log = logging.getLogger(__name__)
@@ -43,23 +44,30 @@ def record(
 
 @dataclasses.dataclass(slots=True)
 class Teller:
-    """Keeps the daemon's state on the replica true while it holds the lock."""
+    """Keeps the daemon's state true: on the replica while it holds the lock, in memory at any time."""
 
     stream: str
+    gauge: Gauge
     _told: str | None = None
     _told_at: float = 0.0
 
     def applying(self, conn: psycopg.Connection[Any]) -> None:
         """Record it where something else was told before; `conn` is in no transaction."""
+        self.gauge.doing, self.gauge.trouble = "applying", None
         if self._told != "":
             record(conn, self.stream, "applying")
             self._told = ""
 
-    def waiting(self, conn: psycopg.Connection[Any], what: str) -> None:
+    def waiting(self, conn: psycopg.Connection[Any] | None, what: str) -> None:
         """Record what is waited for, where the replica lets us; `conn` is in no transaction.
 
-        Again after a while: `cdc status` believes it for `WAITING_FOR` seconds.
+        Again after a while: `cdc status` believes it for `WAITING_FOR` seconds. In memory alone where
+        there is no session.
         """
+        self.gauge.step()
+        self.gauge.doing, self.gauge.trouble = "waiting", what
+        if conn is None:
+            return
         now = time.monotonic()
         if self._told == what and now - self._told_at < _REPEAT_AFTER / 3:
             return
@@ -73,6 +81,7 @@ class Summary:
     """Counts what was applied and says it now and then."""
 
     said_at: float
+    gauge: Gauge
     transactions: int = 0
     rows: int = 0
     seconds: float = 0.0
@@ -100,6 +109,7 @@ class Summary:
         self.rows += self._commit.rows
         self.seconds += seconds
         self.position, self.commit_ms = position, batch.ends[-1].commit_ms
+        self.gauge.applied(batch, position, self._commit, seconds)
         log.debug(
             "batch of %d transactions, %d rows, %d skipped, %.1f ms, to LSN %s",
             len(batch.ends),

@@ -46,7 +46,8 @@ Row = dict[str, Value]
 class Record(msgspec.Struct, frozen=True):
     """A record as it lies in the topic; `offset` is its own, the next to read is one more.
 
-    `link` and `origin` are what its headers LINK and `origins.HEADER` say, where it is a boundary.
+    `link` and `origin` are what its headers LINK and `origins.HEADER` say, and `appended_ms` when it
+    was made for the topic (milliseconds since 1970, the connector's clock), where it is a boundary.
     """
 
     topic: str
@@ -56,6 +57,7 @@ class Record(msgspec.Struct, frozen=True):
     value: bytes | None
     link: bytes | None = None
     origin: bytes | None = None
+    appended_ms: int | None = None
 
 
 class Begin(msgspec.Struct, frozen=True):
@@ -78,7 +80,8 @@ class End(msgspec.Struct, frozen=True):
     """The end of a source transaction: its commit.
 
     `lsn` is the end of the commit record. `counts` are events per `schema.table`, logical messages
-    left out; `total` includes them. `commit_ms` is the commit time in milliseconds since 1970.
+    left out; `total` includes them. `commit_ms` is the commit time in milliseconds since 1970,
+    `appended_ms` what the record says.
     """
 
     txid: int
@@ -88,6 +91,7 @@ class End(msgspec.Struct, frozen=True):
     commit_ms: int
     offset: int
     leader_epoch: int | None
+    appended_ms: int | None = None
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -271,6 +275,7 @@ def _boundary(wire: _Wire, record: Record) -> Begin | End:
         wire.ts_ms,
         record.offset,
         record.leader_epoch,
+        record.appended_ms,
     )
 
 

@@ -41,6 +41,7 @@ class Open:
     txid: int
     verdict: Verdict
     previous: int | None
+    commit_ms: int | None = None
     torn: str | None = None
     total: int = 0
     counts: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -103,6 +104,11 @@ class Ledger:
         opened = self._open.get(txid)
         return (opened and opened.previous) or 0
 
+    @property
+    def open_since(self) -> int | None:
+        """When the transaction that is being read committed, in ms since 1970; None if none is."""
+        return next((t.commit_ms for t in self._accepted()), None)
+
     def accept(self, event: Event) -> Step:
         """Account for the next event of the log and say what is to be done about it.
 
@@ -129,7 +135,7 @@ class Ledger:
     def _begin(self, event: Begin) -> Step:
         again = self._open.pop(event.txid, None)
         verdict = self._verdict(event)
-        self._open[event.txid] = Open(event.txid, verdict, event.previous)
+        self._open[event.txid] = Open(event.txid, verdict, event.previous, event.commit_ms)
         if again is not None and again.verdict is not Verdict.DUPLICATE:
             return Restart(event.txid, event.offset)
         return None

@@ -12,18 +12,19 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 import psycopg
 
-from cdc import daemon, events, failpoint, policy, position, postgres, writing
+from cdc import daemon, events, failpoint, policy, position, writing
 from cdc import lsn as lsns
 from cdc.apply import Applier
 from cdc.batch import Batch, Buffer, Held, Torn
 from cdc.blockers import Blockers
 from cdc.config import Config
-from cdc.errors import BrokenStream, Halt, MalformedRecord, NotReady, Unreachable
+from cdc.errors import BrokenStream, Halt, MalformedRecord, Unreachable
 from cdc.events import Begin, Event, Message, Record
+from cdc.gauge import Gauge
 from cdc.guard import Guard
 from cdc.history import Succession
 from cdc.ledger import Gap, Ledger, Step
@@ -58,20 +59,21 @@ class Resume(Exception):  # noqa: N818 -- the replicator goes on elsewhere in th
 class Replicator:
     """Applies the stream to one replica until `stop` is set."""
 
-    def __init__(self, config: Config, replica: str, stop: threading.Event) -> None:
+    def __init__(self, config: Config, replica: str, stop: threading.Event, gauge: Gauge) -> None:
         self._config = config
         self._name = replica
         self._replica = config.replica(replica)
         self._stop = stop
         self._source = Source(config, config.group(replica), self._kafka_trouble)
-        self._teller = daemon.Teller(config.name)
+        self._gauge = gauge
+        self._teller = daemon.Teller(config.name, gauge)
         self._guard = Guard(config)
         self._succession = Succession(config, replica)
         self._blockers = Blockers(self._replica.dsn, config.application_name(replica, "look"))
         self._skip_to: int | None = None
         self._failures = 0  # since something was applied
         self._refused = False  # the replica has refused something since then
-        self._summary = daemon.Summary(time.monotonic())
+        self._summary = daemon.Summary(time.monotonic(), gauge)
 
     def run(self, until: int | None = None) -> None:
         """Follow the stream; return when stopped, or when a commit after LSN `until` is applied.
@@ -98,8 +100,10 @@ class Replicator:
         """Give a session that holds the lock."""
         # Closed, never committed on the way out: a piece of a transaction may have been written.
         with contextlib.closing(writing.connect(self._config, self._name)) as conn:
+            self._gauge.doing = "standing by"
             if not writing.lock(conn, self._config.name, self._stop):
                 raise Fenced("stopped")
+            self._gauge.doing = "starting"
             failpoint.reach("session.locked")
             yield conn
 
@@ -134,6 +138,7 @@ class Replicator:
         conn.execute("DISCARD TEMP")  # staging tables of the turn before
         self._summary.forget_pieces()
         at, coverage = position.load(conn, self._config.name)
+        self._gauge.loaded(at, coverage)
         self._guard.first()
         self._source.seek(at)
         if self._skip_to is not None:
@@ -156,14 +161,13 @@ class Replicator:
     ) -> None:
         """Say what is waited for and wait, longer each time; raises NotReady where waiting is vain."""
         if isinstance(error, psycopg.Error) and not policy.transient(error):
-            _refuse(error)
+            policy.refuse(error)
         self._failures += 1
         self._refused = isinstance(error, psycopg.Error)
         seconds = policy.pause(self._failures)
-        what = _trouble(error)
+        what = policy.told(error)
         log.warning("%s; trying again in %.1f s", what, seconds)
-        if conn is not None:
-            self._teller.waiting(conn, what)
+        self._teller.waiting(conn, what)
         self._stop.wait(seconds)
 
     def _wait_for_copy(self, turn: Turn, table: TableName) -> None:
@@ -195,10 +199,13 @@ class Replicator:
             self._guard.again()
             self._succession.again(turn.position, turn.holds)
             self._source.watch(turn.position)
+            self._gauge.step()
             records = self._source.read(_RECORDS, _WAIT)
+            self._gauge.read_at = time.time()
             more = len(records) == _RECORDS
             while records:  # what was taken need not be kept
                 self._take(turn, records.pop(0))
+            self._gauge.pending(turn.pending)
             if not more:  # else more is there, and larger batches cost less a row
                 self._flush(turn)
         return True
@@ -259,6 +266,7 @@ class Replicator:
 
     def _write(self, turn: Turn, batch: Batch) -> None:
         started, conn = time.monotonic(), turn.conn
+        self._gauge.writing(batch.ends[0].commit_ms if batch.ends else turn.pending)
         if not turn.in_transaction:
             conn.execute("BEGIN")
             turn.in_transaction = True
@@ -306,25 +314,3 @@ class Replicator:
 
     def _kafka_trouble(self, what: str) -> None:
         self._summary.trouble(what, time.monotonic())
-
-
-def _refuse(error: psycopg.Error) -> NoReturn:
-    """Raise for what the replica refuses outside of rows: rights, a read-only server."""
-    if error.sqlstate is None:  # not the server's word: a defect of ours
-        raise error
-    raise NotReady(
-        f"the replica refuses what replication needs: {postgres.first_line(error)}",
-        safe="the open batch was rolled back; the replica is consistent as of its position",
-        next="run `cdc setup`: it gives the daemon's role its rights and says what it cannot give",
-        sqlstate=error.sqlstate,
-    ) from error
-
-
-def _trouble(error: Exception) -> str:
-    if isinstance(error, Unreachable):
-        return error.what
-    state = getattr(error, "sqlstate", None)
-    told = isinstance(error, psycopg.Error) and error.diag.message_primary
-    said = f"the replica: {told or str(error).partition(chr(10))[0]}"
-    said += f" ({state})" if state else ""
-    return "; ".join([said, *getattr(error, "__notes__", ())])

@@ -271,7 +271,8 @@ def record(message: Message, topic_name: str) -> Record:
     """Return what the client gave, in our words; `message` carries no error."""
     epoch, value = message.leader_epoch(), message.value()
     # Asked for at boundaries only: for rows the list of headers would cost more than the rest.
-    headers = dict(message.headers() or ()) if events.is_boundary(value) else {}
+    boundary = events.is_boundary(value)
+    headers = dict(message.headers() or ()) if boundary else {}
     return Record(
         topic_name,
         PARTITION,
@@ -280,6 +281,7 @@ def record(message: Message, topic_name: str) -> Record:
         value,
         _bytes(headers.get(events.LINK)),
         _bytes(headers.get(origins.HEADER)),
+        message.timestamp()[1] if boundary else None,
     )
 
 

@@ -18,7 +18,7 @@ from cdc.roles import Login, Role, role_steps
 from cdc.steps import Step
 
 #: The version of the schema that this program works with.
-VERSION = 2
+VERSION = 3
 
 _RIGHTS = """
 SELECT has_database_privilege(%(role)s, current_database(), 'CREATE'),

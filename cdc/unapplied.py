@@ -132,12 +132,8 @@ def _begun(message: Message, topic: str, applied_lsn: int) -> First | None:
         return None
     if event.previous is not None and event.previous < applied_lsn:
         return None
-    appended = message.timestamp()[1]
-    return First(
-        event.offset,
-        event.commit_ms / 1000,
-        appended=appended / 1000 if appended > 0 else None,
-    )
+    appended = message.timestamp()[1] / 1000
+    return First(event.offset, event.commit_ms / 1000, appended=appended)
 
 
 def _captured(begun: First, message: Message) -> First:

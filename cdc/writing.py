@@ -63,6 +63,12 @@ class Turn:
     in_transaction: bool = False
 
     @property
+    def pending(self) -> int | None:
+        """When the first transaction that was read and not taken committed, in ms since 1970."""
+        whole = self.buffer.whole
+        return whole[0].end.commit_ms if whole else self.ledger.open_since
+
+    @property
     def holds(self) -> int:
         """The LSN up to which commits of the primary may be on the replica, copies included."""
         return position.holds(self.position.applied_lsn, self.buffer.coverage.values())

@@ -24,6 +24,7 @@ from world import Connection, Database, Log, Lost, Tables, World
 from cdc import failpoint
 from cdc.catalog import Table
 from cdc.config import Apply
+from cdc.gauge import Gauge
 from cdc.names import TableName
 from cdc.position import Coverage, Position
 from cdc.replicator import Replicator
@@ -78,7 +79,7 @@ class Actor:
         self._go.acquire()
         try:
             if not isinstance(self._order, BaseException):
-                Replicator(self._stage.config, "r1", self.stop).run()
+                Replicator(self._stage.config, "r1", self.stop, Gauge("r1")).run()
         except Killed:
             pass
         except BaseException as error:  # noqa: BLE001 -- told to the test, whatever it is

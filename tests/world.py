@@ -27,6 +27,7 @@ from cdc.changes import Key, TableChanges
 from cdc.config import Apply, Config, Connect, Kafka, Primary, Replica
 from cdc.errors import CdcError, Halt
 from cdc.events import UNCHANGED, Change, Row, Value
+from cdc.gauge import Gauge
 from cdc.history import History
 from cdc.names import TableName
 from cdc.position import Coverage, Position, Written
@@ -443,7 +444,7 @@ class World:
         self.stop.clear()
         with self.installed():
             try:
-                Replicator(self.config, "r1", self.stop).run()
+                Replicator(self.config, "r1", self.stop, Gauge("r1")).run()
             except Halt as halted:
                 return halted
             except CdcError as error:

@@ -12,8 +12,9 @@ from typing import Any, ParamSpec, TypeVar
 import click
 
 from cdc import config
-from cdc.config import Config, Duration
+from cdc.config import Config
 from cdc.errors import UsageError
+from cdc.units import Duration
 
 P = ParamSpec("P")
 R = TypeVar("R")

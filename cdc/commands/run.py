@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 
 import click
 import psycopg
@@ -12,7 +13,10 @@ from cdc import barrier, daemon, logs, position, postgres
 from cdc.commands.options import Common, common
 from cdc.config import Config
 from cdc.errors import CdcError, Halt
+from cdc.gauge import Gauge
+from cdc.measuring import Measuring
 from cdc.replicator import Replicator
+from cdc.serving import Serving
 from cdc.signals import stopping
 from cdc.source import PARTITION
 
@@ -39,10 +43,11 @@ def run(said: Common, *, until_caught_up: bool) -> None:
     logs.configure(said.verbose)
     until = _committed_now(config) if until_caught_up else None
     state, error = "stopped", None
-    with stopping() as stop:
+    gauge = Gauge(replica)
+    with stopping() as stop, _beside(config, replica, gauge):
         try:
             with stop.insisting():
-                Replicator(config, replica, stop).run(until)
+                Replicator(config, replica, stop, gauge).run(until)
         except Halt as halt:
             halt.at(replica=replica)
             if halt.place.offset is not None:
@@ -51,6 +56,22 @@ def run(said: Common, *, until_caught_up: bool) -> None:
             raise
         finally:
             _record(config, replica, state, error)
+
+
+@contextlib.contextmanager
+def _beside(config: Config, replica: str, gauge: Gauge) -> Iterator[None]:
+    """Measure, and answer over HTTP where a port is configured, while the body runs."""
+    measuring, listen = Measuring(config, replica, gauge), config.replica(replica).listen
+    serving = None if listen is None else Serving(listen, measuring)
+    measuring.start()
+    if serving is not None:
+        serving.start()
+    try:
+        yield
+    finally:
+        measuring.stop()
+        if serving is not None:
+            serving.stop()
 
 
 def _committed_now(config: Config) -> int:

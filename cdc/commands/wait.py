@@ -11,8 +11,9 @@ import psycopg
 from cdc import barrier, history, position, postgres, waiting
 from cdc import lsn as lsns
 from cdc.commands.options import Common, Seconds, common, emit
-from cdc.config import NOTHING_CHANGED, Config, Duration
+from cdc.config import NOTHING_CHANGED, Config
 from cdc.errors import PositionLost, UsageError
+from cdc.units import Duration
 
 
 class _Lsn(click.ParamType[int]):

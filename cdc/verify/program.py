@@ -10,9 +10,10 @@ import click
 from cdc import __version__, names
 from cdc.commands import program
 from cdc.commands.options import Common, Seconds, common, note
-from cdc.config import NOTHING_CHANGED, Duration
+from cdc.config import NOTHING_CHANGED
 from cdc.errors import UsageError
 from cdc.names import TableName
+from cdc.units import Duration
 from cdc.verify import report
 from cdc.verify.ends import Patience
 from cdc.verify.page import page

@@ -386,11 +386,13 @@ def test_another_encoding_is_refused(made: Stream) -> None:
 def test_state_of_an_older_release_is_brought_forward(made: Stream) -> None:
     """Setup adds what a later version of the schema cdc has, and keeps what is there."""
     made.cdc("setup")
-    made.sql("r1", "DROP TABLE cdc.verified, cdc.verification")
-    made.sql("r1", "DELETE FROM cdc.version WHERE version = 2")
+    made.sql("r1", "DROP TABLE cdc.verified, cdc.verification, cdc.lag")
+    made.sql("r1", "DROP FUNCTION cdc.wait_for; DROP VIEW cdc.freshness")
+    made.sql("r1", "DELETE FROM cdc.version WHERE version > 1")
     done = made.cdc("setup", "-r", "r1")
 
     assert "r1: schema cdc: tables of version 2 created" in done.stderr
+    assert "r1: schema cdc: tables of version 3 created" in done.stderr
     assert "version 1 created" not in done.stderr
     assert [("cdc",)] == made.sql(
         "r1", "SELECT tableowner FROM pg_tables WHERE tablename = 'verification'"

@@ -46,6 +46,9 @@ class Received:
     def headers(self) -> None:
         return None
 
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 1700
+
 
 class Consumer:
     """A consumer whose topic holds `values`, read one at a time."""
@@ -89,7 +92,7 @@ def test_the_end_of_the_barrier_s_own_transaction_is_found(monkeypatch: pytest.M
 
     found = Watch(CONFIG).until(Mark("mine", 9, 0.0), lambda _line: None)
 
-    assert End(7, 700, 1, {}, 5, 48, 3) == found
+    assert End(7, 700, 1, {}, 5, 48, 3, appended_ms=1700) == found
 
 
 def test_a_stream_that_passes_the_barrier_by(monkeypatch: pytest.MonkeyPatch) -> None:

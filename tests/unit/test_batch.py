@@ -8,12 +8,12 @@ import pytest
 
 from cdc.batch import Buffer, Held, Torn
 from cdc.config import Apply as Limits
-from cdc.config import Size
 from cdc.errors import SchemaMismatch
 from cdc.events import Change, End
 from cdc.ledger import Apply, Commit, Restart
 from cdc.names import TableName
 from cdc.position import Coverage
+from cdc.units import Size
 
 T, NEW = TableName("s", "t"), TableName("s", "new")
 

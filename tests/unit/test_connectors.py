@@ -10,10 +10,11 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from cdc import connectors
-from cdc.config import Config, Connect, ConnectorDatabase, Duration, Kafka, Primary, Replica, Topic
+from cdc.config import Config, Connect, ConnectorDatabase, Kafka, Primary, Replica, Topic
 from cdc.connectors import Change
 from cdc.errors import ConfigError
 from cdc.names import TableName
+from cdc.units import Duration
 
 REFERENCE = "${file:/run/secrets.properties:password}"
 

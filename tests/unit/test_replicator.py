@@ -17,6 +17,7 @@ from cdc.batch import Batch, Buffer
 from cdc.config import Apply, Config, Connect, Kafka, Primary, Replica
 from cdc.errors import BrokenStream, CdcError, Unreachable
 from cdc.events import Change, End, Record
+from cdc.gauge import Gauge
 from cdc.history import History
 from cdc.ledger import Gap, Ledger
 from cdc.lookahead import Lookahead
@@ -51,7 +52,7 @@ def replicator() -> Replicator:
         connect=Connect(url="http://127.0.0.1:1"),
         replicas={"r1": Replica(dsn="")},
     )
-    return Replicator(config, "r1", threading.Event())
+    return Replicator(config, "r1", threading.Event(), Gauge("r1"))
 
 
 def heartbeat(previous: int, system: str, timeline: int) -> list[Record]:

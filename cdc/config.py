@@ -88,6 +88,10 @@ class Apply(Section, frozen=True):
     max_batch_bytes: Size = Size(32 << 20)
 
 
+class Log(Section, frozen=True):
+    format: Literal["console", "json"] = "console"
+
+
 class Lag(Section, frozen=True):
     target: Duration = Duration(300)
     warn: Duration = Duration(180)
@@ -105,6 +109,7 @@ class Config(Section, frozen=True):
     bootstrap: Bootstrap = Bootstrap()
     apply: Apply = Apply()
     lag: Lag = Lag()
+    log: Log = Log()
 
     @property
     def topic(self) -> str:

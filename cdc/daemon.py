@@ -15,9 +15,11 @@ import psycopg
 from cdc import lsn as lsns
 from cdc.batch import Batch
 from cdc.gauge import Gauge
+from cdc.logs import BATCHES
 from cdc.position import Position, Written
 
 log = logging.getLogger(__name__)
+batches = logging.getLogger(BATCHES)
 
 #: Seconds between two log lines about the same trouble.
 _REPEAT_AFTER = 30.0
@@ -110,13 +112,29 @@ class Summary:
         self.seconds += seconds
         self.position, self.commit_ms = position, batch.ends[-1].commit_ms
         self.gauge.applied(batch, position, self._commit, seconds)
-        log.debug(
+        if batches.isEnabledFor(logging.INFO):
+            self._say_batch(batch, position, seconds)
+
+    def _say_batch(self, batch: Batch, position: Position, seconds: float) -> None:
+        at = lsns.show(position.applied_lsn)
+        batches.info(
             "batch of %d transactions, %d rows, %d skipped, %.1f ms, to LSN %s",
             len(batch.ends),
             len(batch.changes),
             batch.skipped,
             seconds * 1000,
-            lsns.show(position.applied_lsn),
+            at,
+            extra={
+                "event.action": "batch-applied",
+                "event.duration": round(seconds * 1e9),
+                "cdc.replica": self.gauge.replica,
+                "cdc.transactions": len(batch.ends),
+                "cdc.rows": self._commit.rows,
+                "cdc.skipped": batch.skipped,
+                "cdc.lsn": at,
+                "cdc.next_offset": position.next_offset,
+                "cdc.commit_age_seconds": round(time.time() - batch.ends[0].commit_ms / 1000, 3),
+            },
         )
 
     def say(self, now: float, every: float) -> None:

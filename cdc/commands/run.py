@@ -30,8 +30,14 @@ _LOCK_WAIT = 5.0
     is_flag=True,
     help="Stop when everything is applied that was committed on the primary when this began.",
 )
+@click.option(
+    "--log",
+    "form",
+    type=click.Choice(["console", "json"]),
+    help="How to log; log.format of the configuration otherwise.",
+)
 @common
-def run(said: Common, *, until_caught_up: bool) -> None:
+def run(said: Common, *, until_caught_up: bool, form: logs.Format | None) -> None:
     """Apply the stream to a replica, until stopped.
 
     SIGTERM or SIGINT ends it at a transaction boundary with exit code 0; what takes longer than a
@@ -40,7 +46,7 @@ def run(said: Common, *, until_caught_up: bool) -> None:
     """
     config = said.load()
     replica = said.one_replica(config)
-    logs.configure(said.verbose)
+    logs.configure(said.verbose, form or config.log.format, logs.secrets(config))
     until = _committed_now(config) if until_caught_up else None
     state, error = "stopped", None
     gauge = Gauge(replica)

@@ -1,0 +1,315 @@
+"""The lag that is told, against rows that tell it by themselves, while everything is struck in turn.
+
+`CDC_LAG_HOLD` and `CDC_LAG_IDLE` are the seconds that each blow and the idle time last (`make drill-lag`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import harness
+import markers
+import pytest
+import requests
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
+from harness import Stack, Stream, wait_until
+from markers import Markers
+from schedule import Blow
+from victims import Components, Daemons
+
+from cdc import config as configuration
+from cdc.lag import Lag
+from cdc.observation import Observation, Observer
+
+pytestmark = [pytest.mark.stack, pytest.mark.long]
+
+#: The bar: seconds by which the lag that is told may differ from the truth.
+NEAR = 2.0
+
+HOLD = float(os.environ.get("CDC_LAG_HOLD", "6"))
+IDLE = float(os.environ.get("CDC_LAG_IDLE", "12"))
+
+#: Seconds between two looks, and between two heartbeats.
+INTERVAL, HEARTBEAT = 0.5, "500ms"
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Give a stack whose components may be struck."""
+    with harness.own_stack(tmp_path_factory.mktemp("lag") / "stack", "--replicas", "1") as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def stream(own: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stream]:
+    """Give a stream with frequent heartbeats."""
+    with harness.stream(own, tmp_path_factory.mktemp("lag-stream")) as made:
+        harness.edit(made, r"^\[connect\]$", f'[connect]\nheartbeat = "{HEARTBEAT}"')
+        made.ready(markers.TABLE)
+        yield made
+
+
+class Witness:
+    """Compares what observer and daemon tell with the markers, look by look."""
+
+    def __init__(self, stream: Stream) -> None:
+        config = configuration.load(stream.config)
+        listen = config.replica("r1").listen
+        assert listen is not None
+        self.stream = stream
+        self.url = f"http://{listen}/freshness"
+        self.components = Components(stream.stack)
+        self.daemons = Daemons(stream)
+        self.markers = Markers(stream.primary, stream.dsn("r1"))
+        self.observer = Observer(config, ["r1"], INTERVAL)
+        self.worst = 0.0
+
+    def close(self) -> None:
+        self.components.release()
+        self.markers.close()
+        self.observer.close()
+
+    def look(self, *, unknown: bool = False, served: bool = True) -> Observation:
+        """Look once and compare; `unknown` tells that not to know the lag is right now.
+
+        The truth lies between what the replica showed before the look and after it.
+        """
+        before = self.markers.shown()
+        seen = self.observer.look(markers.now())
+        told, asked_at = self._ask() if served else (None, 0.0)
+        after = self.markers.shown()
+        found = seen.lag("r1")
+        if found.seconds is None:
+            assert unknown or {"r1", "primary"} & seen.unread.keys(), found
+        else:
+            self._compare(found.at, found.seconds, before, after, found)
+        if told is not None and told["lag_seconds"] is not None:
+            self._compare(asked_at, told["lag_seconds"], before, after, told)
+        return seen
+
+    def _compare(self, at: float, told: float, before: float, after: float, what: object) -> None:
+        most, least = at - before, at - after
+        off = max(told - most, least - told, 0.0)
+        self.worst = max(self.worst, off)
+        assert off <= NEAR, f"told {told:.2f} s, true between {least:.2f} and {most:.2f}: {what}"
+
+    def _ask(self) -> tuple[dict[str, Any] | None, float]:
+        """Return what the daemon answers, None where it does not, and when it was asked."""
+        try:
+            answer = requests.get(self.url, timeout=5)
+        except requests.RequestException:
+            return None, 0.0
+        return dict(answer.json()), markers.now()
+
+    def during(self, seconds: float, **how: bool) -> list[Lag]:
+        """Look again and again for so many seconds."""
+        until, seen = time.monotonic() + seconds, []
+        while time.monotonic() < until:
+            seen.append(self.look(**how).lag("r1"))
+            time.sleep(INTERVAL)  # looks are a pace of their own, nothing is waited for
+        return seen
+
+    def recovered(self) -> None:
+        """Look until the replica follows again, and its daemon says so."""
+
+        def follows() -> bool:
+            found = self.look(unknown=True).lag("r1")
+            told, _ = self._ask()
+            return (
+                found.state == "following"
+                and (found.seconds or 0.0) < 1
+                and told is not None
+                and told["fresh"]
+            )
+
+        wait_until(follows, "the replica follows again", timeout=180)
+
+
+@pytest.fixture(scope="module")
+def running(stream: Stream) -> Iterator[Witness]:
+    with contextlib.closing(Witness(stream)) as made:
+        yield made
+
+
+@pytest.fixture
+def witness(running: Witness) -> Witness:
+    """Give the witness of a replica that follows."""
+    running.recovered()
+    return running
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+@pytest.mark.parametrize("target", ["daemon r1", "connect", "kafka", "r1", "primary"])
+def test_the_lag_is_true_whatever_is_struck(witness: Witness, target: Any, how: Any) -> None:
+    """Within two seconds of the truth while it lasts and afterwards, or rightly unknown."""
+    blow = Blow(target, how, HOLD)
+    daemon = target.startswith("daemon")
+    victims = witness.daemons if daemon else witness.components
+    witness.markers.shown()
+    witness.markers.frozen = target == "r1"
+    victims.strike(blow)
+    try:
+        seen = witness.during(HOLD, unknown=target in {"r1", "primary"}, served=not daemon)
+    finally:
+        if daemon:
+            witness.daemons.restore(blow)
+        else:
+            witness.components.restore([blow])
+        witness.markers.frozen = False
+    witness.recovered()
+
+    if target not in {"r1", "primary"}:
+        assert (seen[-1].seconds or 0.0) > HOLD / 2, seen[-1]
+
+
+def connector(witness: Witness, verb: str) -> None:
+    name = f"cdc_{witness.stream.name}"
+    requests.put(f"{witness.stream.connect}/connectors/{name}/{verb}", timeout=30)
+
+
+def test_a_paused_connector(witness: Witness) -> None:
+    """The lag grows though nothing is wrong with any server, and is explained."""
+    connector(witness, "pause")
+    try:
+        wait_until(lambda: "PAUSED" in capture(witness.look()), "the connector is paused")
+        last = witness.during(HOLD)[-1]
+    finally:
+        connector(witness, "resume")
+    witness.recovered()
+
+    assert "is held" in (last.why or "")
+    assert (last.seconds or 0.0) > HOLD / 2
+
+
+def capture(seen: Observation) -> str:
+    return "" if seen.capture is None else seen.capture.state
+
+
+def test_a_failed_connector(witness: Witness) -> None:
+    """The lag grows, the failed task is named, with what it died of."""
+    stream = witness.stream
+    limit(stream, 100_000)
+    stream.sql("primary", "CREATE TABLE large (id int PRIMARY KEY, v text)")
+    stream.cdc("setup")
+    stream.cdc("bootstrap", "-r", "r1")
+    stream.sql(
+        "primary",
+        "INSERT INTO large SELECT 1, string_agg(md5(n::text), '') FROM generate_series(1, 10000) n",
+    )
+    try:
+        wait_until(lambda: "FAILED" in capture(witness.look()), "the connector fails", timeout=120)
+        witness.during(HOLD)
+        seen = witness.look()
+    finally:
+        limit(stream, 20 << 20)
+        stream.cdc("connectors", "restart")
+    witness.recovered()
+
+    assert seen.capture is not None
+    assert (0,) == seen.capture.failed
+    assert "RecordTooLarge" in "".join(seen.capture.traces)
+    assert "RecordTooLarge" in (seen.lag("r1").why or "")
+
+
+def limit(stream: Stream, size: int) -> None:
+    """Change how large a record of the topic may be."""
+    entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+    topic = ConfigResource(ResourceType.TOPIC, stream.topic, incremental_configs=[entry])
+    kafka = AdminClient({"bootstrap.servers": stream.kafka})
+    kafka.incremental_alter_configs([topic])[topic].result(30)
+
+
+def test_an_idle_primary_is_no_lag(witness: Witness) -> None:
+    """Nothing is written: the lag stays near 0 however long that lasts."""
+    with witness.markers.quiet():
+        until = time.monotonic() + IDLE
+        most = 0.0
+        while time.monotonic() < until:
+            seen = witness.observer.look(markers.now()).lag("r1").seconds
+            told, _ = witness._ask()
+            assert seen is not None
+            assert told is not None
+            most = max(most, seen, told["lag_seconds"])
+            time.sleep(INTERVAL)  # as above
+
+    assert most <= NEAR
+
+
+def test_a_large_transaction(witness: Witness) -> None:
+    """It counts from its commit; while it is read and applied the lag grows, and is true."""
+    stream = witness.stream
+    stream.sql("primary", "CREATE TABLE IF NOT EXISTS bulk (id int PRIMARY KEY, v text)")
+    stream.cdc("setup")
+    stream.cdc("bootstrap", "-r", "r1")
+    witness.recovered()
+
+    stream.sql("primary", "INSERT INTO bulk SELECT n, 'v' FROM generate_series(1, 100000) n")
+    wait_until(lambda: witness.look() is not None and arrived(stream), "it is applied", timeout=120)
+    witness.recovered()
+
+
+def arrived(stream: Stream) -> bool:
+    return stream.sql("r1", "SELECT count(*) FROM bulk") == [(100_000,)]
+
+
+def test_a_failing_heartbeat_is_told_from_a_standstill(witness: Witness) -> None:
+    """Rows arrive, heartbeats do not: a state of its own, and the lag stays what it is."""
+    function = "FUNCTION pg_catalog.pg_control_system()"
+    role = f"cdc_{witness.stream.name}_connector"
+    privileges = f"{function} FROM PUBLIC, {role}"
+    witness.stream.sql("primary", f"REVOKE EXECUTE ON {privileges}")
+    try:
+        wait_until(
+            lambda: witness.look().lag("r1").state == "heartbeat failing",
+            "the heartbeat is seen to fail",
+            timeout=120,
+        )
+        found = witness.during(2)[-1]
+    finally:
+        witness.stream.sql("primary", f"GRANT EXECUTE ON {function} TO PUBLIC")
+    witness.recovered()
+
+    assert "heartbeat query fails" in (found.why or "")
+    assert (found.seconds or 0.0) < NEAR
+
+
+def test_a_table_that_is_not_replicated_is_named(witness: Witness) -> None:
+    """It matches the patterns and is on no replica: status says so and does not call it safe."""
+    stream = witness.stream
+    stream.sql("primary", "CREATE TABLE uncovered (id int PRIMARY KEY)")
+    try:
+        done = stream.cdc("status", "--json", check=False)
+    finally:
+        stream.sql("primary", "DROP TABLE uncovered")
+    said = json.loads(done.stdout)
+
+    assert (1, ["public.uncovered"]) == (done.returncode, said["uncovered"])
+    assert "NOT replicated: 1 of the tables" in said["summary"]
+
+
+def test_history_shows_what_was(witness: Witness) -> None:
+    """The daemon has kept samples; lines, CSV and a picture tell them."""
+    stream = witness.stream
+    picture = stream.folder / "lag.png"
+
+    lines = stream.cdc("lag", "history", "-r", "r1", "--since", "1h").stdout
+    csv = stream.cdc("lag", "history", "-r", "r1", "--csv").stdout.splitlines()
+    stream.cdc("lag", "history", "-r", "r1", "--png", picture)
+
+    assert re.match(r"r1: at most [\d.]+ s behind in the last 1 h, \d+ samples", lines)
+    assert "at,lag_seconds,state,backlog_records" == csv[0]
+    assert len(csv) > 2
+    assert b"\x89PNG" == picture.read_bytes()[:4]
+    print(f"worst difference from the truth: {witness.worst:.2f} s")

@@ -21,7 +21,7 @@ class Name:
     name: str
     says: str
     labels: tuple[str, ...] = ("replica",)
-    kind: Literal["gauge", "counter"] = "gauge"
+    kind: Literal["gauge", "counter", "histogram"] = "gauge"
 
     def family(self, *samples: tuple[Sequence[str], float | None]) -> Metric:
         """Return the samples, each (label values, value); those that are None are left out."""
@@ -69,6 +69,15 @@ LISTEN_FAILURES = Name("cdc_listen_failures_total", "Tries to open the HTTP port
 SAMPLES_LOST = Name("cdc_lag_samples_lost_total", "Samples that could not be kept on the replica.", kind="counter")  # fmt: skip
 
 
+STAGE = Name(
+    "cdc_stage_seconds",
+    "Of each batch's last transaction: commit to topic (capture), to the daemon (transport), to the"
+    " replica (apply).",
+    ("replica", "stage"),
+    "histogram",
+)
+
+
 class Stages:
     """How long the last transaction of each batch took in each stage, in seconds."""
 
@@ -77,9 +86,9 @@ class Stages:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # its signature is not typed
         self.registry = CollectorRegistry()
         histogram = Histogram(
-            "cdc_stage_seconds",
-            "Seconds from commit to topic (capture), to the daemon (transport), to the replica (apply).",
-            ("replica", "stage"),
+            STAGE.name,
+            STAGE.says,
+            STAGE.labels,
             buckets=(0.005, 0.02, 0.1, 0.5, 2, 10, 60, 300),
             registry=self.registry,
         )

@@ -1,4 +1,4 @@
-"""Write docs/commands.md, docs/configuration.md and the tables of docs/guarantees.md from what they are about.
+"""Write docs/commands.md, docs/configuration.md, the tables of guarantees.md and lag.md from what they are about.
 
 `python docs/generate.py` writes them, with --check it says which are stale and exits 1.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import corpus
 
-from cdc import cli
+from cdc import cli, metrics
 from cdc.verify import program
 
 ROOT = Path(__file__).parents[1]
@@ -122,13 +122,29 @@ def _pages(command: click.Command, name: str, parent: click.Context | None) -> I
             yield from _pages(child, word, context)
 
 
+#: What in docs/lag.md is followed by the table of metrics.
+METRICS = "<!-- from cdc/metrics.py, by `make docs` -->\n"
+
+
+def lag(text: str) -> str:
+    """Return docs/lag.md with the metrics that there are."""
+    names = [value for value in vars(metrics).values() if isinstance(value, metrics.Name)]
+    lines = ["", "| metric | kind | labels | says |", "|---|---|---|---|"]
+    for name in names:
+        labels = ", ".join(f"`{label}`" for label in name.labels)
+        lines.append(f"| `{name.name}` | {name.kind} | {labels} | {_cell(name.says)} |")
+    return text.partition(METRICS)[0] + METRICS + "\n".join(lines) + "\n"
+
+
 def main() -> int:
     stale = []
     guarantees = (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
+    about_lag = (ROOT / "docs/lag.md").read_text(encoding="utf-8")
     for name, fresh in (
         ("commands.md", commands()),
         ("configuration.md", configuration()),
         ("guarantees.md", corpus.filled_in(guarantees)),
+        ("lag.md", lag(about_lag)),
     ):
         file = ROOT / "docs" / name
         if not file.exists() or file.read_text(encoding="utf-8") != fresh:

@@ -65,6 +65,7 @@ class Connect(Section, frozen=True):
     connector: str | None = None
     topic_prefix: str | None = None
     heartbeat: Duration = Duration(2)
+    log: Path | None = None
     database: ConnectorDatabase = ConnectorDatabase()
     options: dict[str, str | int | float | bool] = {}
 
@@ -182,8 +183,10 @@ def decode(raw: dict[str, Any], path: Path) -> Config:
             f"{path}: {error}", "correct the value; cdc.example.toml documents every key"
         ) from error
     _check(config, path)
+    log = config.connect.log
     return msgspec.structs.replace(
         config,
+        connect=msgspec.structs.replace(config.connect, log=log and (path.parent / log).absolute()),
         primary=msgspec.structs.replace(
             config.primary,
             dsn=_dsn(config.primary.dsn, "primary.dsn", path),
@@ -209,6 +212,8 @@ def _wrong(what: str, next_step: str) -> ConfigError:
 def _hook(kind: type, value: Any) -> Any:
     if kind in (Address, Duration, Size):
         return kind.parse(value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
     raise NotImplementedError(kind)
 
 

@@ -80,8 +80,14 @@ def _not_fed(lag: Lag, capture: Capture | None, unread: Mapping[str, CdcError]) 
     for end in ("kafka", "connect"):
         if end in unread:
             return unread[end].what
+    said = capture.complaint if capture else None
     return (
         f"nothing has come out of the connector for {lag.heartbeat_age or 0:.0f} s, though Connect says "
-        f"of it: {capture.state if capture else 'nothing'}. A value that it cannot read stops it so: "
-        'the worker\'s log names it (docs/operations.md, "Nothing arrives")'
+        f"of it: {capture.state if capture else 'nothing'}. "
+        + (
+            f"The last error in the worker's log: {said}"
+            if said
+            else "A value that it cannot read stops it so: the worker's log names it "
+            '(docs/operations.md, "Nothing arrives")'
+        )
     )

@@ -145,6 +145,7 @@ class Observer:
         end = _answer(of_log, "kafka", unread)
         lags = [self._lag(name, end, unread) for name in self._replicas]
         said_by = {n: known[0] for n, known in self._known.items() if n not in unread}
+        capture = self._complained(capture, lags)
         return Observation(
             time.monotonic() + (wall if self._clock is None else self._clock[0]),
             tuple(explanation.added(at, said_by.get(at.replica), capture, unread) for at in lags),
@@ -163,6 +164,14 @@ class Observer:
         self._log.close()
         for replica in self._replicas.values():
             replica.close()
+
+    def _complained(self, capture: Capture | None, lags: Sequence[Lag]) -> Capture | None:
+        """Add what the worker's log says where a connector that runs sends nothing."""
+        log = self._config.connect.log
+        silent = any(found.state == "not fed" for found in lags)
+        if capture is None or not capture.running or not silent or log is None:
+            return capture
+        return dataclasses.replace(capture, complaint=readings.complaint(log))
 
     def _lag(self, name: str, end: int | None, unread: dict[str, CdcError]) -> Lag:
         oldest = time.monotonic() - self._carried

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import re
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -24,6 +27,10 @@ from cdc.position import Position
 
 #: Seconds that a server has to answer.
 PATIENCE = 2.0
+
+#: What the end of a worker's log is looked through for, how many bytes, and how much of a line is told.
+_ERROR = re.compile(r"\bERROR\b|\bSEVERE\b")
+_TAIL, _LONG = 256 << 10, 300
 
 _SAFE = "nothing was changed"
 
@@ -136,7 +143,9 @@ class ReplicaReading(msgspec.Struct, frozen=True):
 class Capture:
     """The connector as Kafka Connect tells: `state` says all its states in words.
 
-    `failed` are the numbers of the tasks that have failed, `traces` their shortened traces.
+    `failed` are the numbers of the tasks that have failed, `traces` their shortened traces;
+    `standstill` says why it sends nothing, where it says so; `complaint` is the last error of the
+    worker's log, looked for where it does not.
     """
 
     state: str
@@ -144,6 +153,7 @@ class Capture:
     failed: tuple[int, ...]
     traces: tuple[str, ...]
     standstill: str | None
+    complaint: str | None = None
 
 
 class Server:
@@ -226,6 +236,23 @@ class Replica:
 
     def close(self) -> None:
         self._server.close()
+
+
+def complaint(log: Path) -> str | None:
+    """Return the last error of a worker's log with its deepest cause, None where there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return None
+    said: list[str] = []
+    for line in map(str.strip, lines):
+        if _ERROR.search(line):
+            said = [line]
+        elif said and line.startswith("Caused by:"):
+            said[1:] = [line]
+    return "; ".join(line[:_LONG] for line in said) or None
 
 
 def capture(connect: Connect, name: str) -> Capture:

@@ -54,6 +54,7 @@ min_insync_replicas = 1
 [connect]
 url = "http://127.0.0.1:{state.ports["connect"]}"
 profile = "exact"
+log = {_toml(str(layout.log("connect")))}
 
 [connect.database]
 host = "127.0.0.1"

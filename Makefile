@@ -1,4 +1,4 @@
-# make setup | demo | lint | test | fuzz | test-matrix | chaos | docs | wheel | clean; each prints little unless something fails.
+# make setup | demo | lint | test | fuzz | test-matrix | chaos | drill-lag | docs | wheel | clean; each prints little unless something fails.
 PYTHON ?= python3
 BIN := .venv/bin
 JAR := connectors/exact/target/cdc-exact.jar
@@ -6,7 +6,7 @@ JAVA_SOURCES := connectors/exact/pom.xml $(shell find connectors/exact/src -type
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 POSTGRES_15 ?= /usr/lib/postgresql/15/bin
-.PHONY: setup demo lint test fuzz test-matrix chaos docs wheel clean announced
+.PHONY: setup demo lint test fuzz test-matrix chaos drill-lag docs wheel clean announced
 
 setup: .venv/installed $(JAR)
 	@$(BIN)/python -m cdc.local.artifacts
@@ -67,6 +67,12 @@ chaos: export CDC_CHAOS_RATE ?= 230
 chaos: export CDC_CHAOS_REPORT ?= chaos.jsonl
 chaos: setup
 	@$(BIN)/python -m pytest -q -s tests/chaos $(PYTEST)
+
+# How true the lag is at full scale: four minutes of standstill, ten of idleness.
+drill-lag: export CDC_LAG_HOLD ?= 240
+drill-lag: export CDC_LAG_IDLE ?= 600
+drill-lag: setup
+	@$(BIN)/python -m pytest -q -s -n0 tests/acceptance/test_lag.py -k 'stop and connect or idle'
 
 wheel: setup
 	@rm -rf dist && $(BIN)/python -m build --wheel --no-isolation >/dev/null && ls dist/*.whl

@@ -6,6 +6,7 @@ the replica. The other reads the loop's gauge twice a second, for those who ask 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -19,7 +20,7 @@ from cdc.errors import CdcError
 from cdc.freshness import Fresh, Gate, Look
 from cdc.gauge import Gauge
 from cdc.observation import STALE, Observation, Observer
-from cdc.readings import Server
+from cdc.readings import PATIENCE
 from cdc.samples import Sample
 
 log = logging.getLogger(__name__)
@@ -58,8 +59,10 @@ class Measuring:
             thread.start()
 
     def stop(self) -> None:
-        """Ask the threads to end; a look that hangs is not waited for."""
+        """Let the threads end; a look that hangs is waited for no longer than it may take."""
         self._stop.set()
+        for thread in self._threads:
+            thread.join(2 * PATIENCE)
 
     def current(self) -> Fresh:
         """Return how fresh the replica is now."""
@@ -100,20 +103,12 @@ class Measuring:
         self._waiting.append(Sample(found.at, found.seconds, found.state, backlog))
 
     def _looks(self) -> None:
-        observer = Observer(self.config, [self.replica], INTERVAL)
-        store = Server(
-            self.config.replica(self.replica).dsn,
-            self.config.application_name(self.replica, "samples"),
-        )
-        try:
+        with contextlib.closing(Observer(self.config, [self.replica], INTERVAL)) as observer:
             while not self._stop.is_set():
                 began = time.monotonic()
                 self._take(observer.look(time.time()))
-                self._keep(store)
+                self._keep(observer)
                 self._stop.wait(max(0.0, INTERVAL - (time.monotonic() - began)))
-        finally:
-            observer.close()
-            store.close()
 
     def _take(self, seen: Observation) -> None:
         now = time.monotonic()
@@ -130,13 +125,13 @@ class Measuring:
             )
         self._uncovered = uncovered
 
-    def _keep(self, store: Server) -> None:
+    def _keep(self, observer: Observer) -> None:
         """Write the samples that wait; where the replica does not take them they wait on."""
         found = list(self._waiting)
         if not found:
             return
         try:
-            store.ask(samples.keep(self.config.name, found))
+            observer.ask(self.replica, samples.keep(self.config.name, found))
         except (CdcError, psycopg.Error) as error:
             said = str(error).partition("\n")[0]
             if said != self._trouble:

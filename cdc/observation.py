@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import psycopg
+from psycopg import sql
 
 from cdc import explanation, history, lag, position, postgres, readings, unapplied
 from cdc.config import Config
@@ -157,6 +158,10 @@ class Observer:
             said_by,
             None if found is None else found[0].oldest_transaction,
         )
+
+    def ask(self, replica: str, query: sql.Composed) -> None:
+        """Execute one more SELECT over the session of a replica's looks; raises as `postgres.ask`."""
+        self._replicas[replica].ask(query)
 
     def close(self) -> None:
         self._pool.shutdown()

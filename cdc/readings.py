@@ -234,6 +234,9 @@ class Replica:
             ) from None
         return msgspec.json.decode(answer or b"", type=ReplicaReading), at
 
+    def ask(self, query: sql.Composed) -> None:
+        self._server.ask(query)
+
     def close(self) -> None:
         self._server.close()
 

@@ -299,6 +299,16 @@ def test_a_table_that_is_not_replicated_is_named(witness: Witness) -> None:
     assert "NOT replicated: 1 of the tables" in said["summary"]
 
 
+def test_a_clock_that_is_wrong_here_changes_no_lag(witness: Witness) -> None:
+    """The primary's clock alone counts; how far this machine's is off is told."""
+    seen = witness.observer.look(markers.now() + 3600)
+    found = seen.lag("r1")
+
+    assert found.seconds is not None
+    assert found.seconds <= NEAR
+    assert -3600 == pytest.approx(seen.skew["primary"], abs=NEAR)
+
+
 def test_history_shows_what_was(witness: Witness) -> None:
     """The daemon has kept samples; lines, CSV and a picture tell them."""
     stream = witness.stream

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from cdc import lag
 from cdc.gauge import Gauge
 from cdc.lag import Lag, State
 from cdc.units import Duration
@@ -45,13 +44,13 @@ def current(gauge: Gauge, look: Look | None, now: float, period: float, stale: f
     at, seen = now + look.clock, look.lag
     if seen.seconds is None:
         return Fresh(at, None, seen.state, seen.why, seen.applied_lsn)
-    if gauge.doing == "standing by" or gauge.position is None or seen.state == "heartbeat failing":
-        # Another daemon applies, or only rows prove anything: as the look says, grown since then.
+    if gauge.doing == "standing by" or gauge.position is None:
+        # Another daemon applies: as the look says, grown since then.
         return Fresh(at, seen.seconds + (at - seen.at), seen.state, seen.why, seen.applied_lsn)
     applied = gauge.position.applied_lsn
     if gauge.filling:
         return Fresh(at, None, "filling", "its tables do not stand at one point yet", applied)
-    known = lag.seconds(at, gauge.heartbeat_at, gauge.first_at, period)
+    known = gauge.lag(at, period)
     return Fresh(at, known, seen.state if known is not None else "unknown", seen.why, applied)
 
 

@@ -93,4 +93,11 @@ class Gauge:
 
     def lag(self, now: float, period: float) -> float | None:
         """Return the lag at `now` of the primary's clock, None where nothing is known yet."""
-        return lag.seconds(now, self.heartbeat_at, self.first_at, period)
+        applied_ms = None if self.position is None else self.position.applied_ms
+        return lag.seconds(
+            now,
+            heartbeat_at=self.heartbeat_at,
+            applied_at=None if applied_ms is None else applied_ms / 1000,
+            first_unapplied=self.first_at,
+            period=period,
+        )

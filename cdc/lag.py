@@ -5,7 +5,8 @@
 
 A heartbeat is a transaction of its own that travels between the data (connectors/postgres.json), so a
 heartbeat applied proves that everything committed before it is applied. The first term is exact while
-records wait in the topic, the second grows when nothing arrives any more; either alone is wrong.
+records wait in the topic, the second grows when nothing arrives any more; either alone is wrong. Where
+rows come without heartbeats, the commit time of the last one applied proves as much.
 
 Everything here is pure. Times are seconds since 1970 by the primary's clock unless said otherwise.
 """
@@ -13,6 +14,7 @@ Everything here is pure. Times are seconds since 1970 by the primary's clock unl
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -82,7 +84,7 @@ class Sample:
     seconds: float | None
     next_offset: int | None
     end: int | None
-    heartbeat_failing: bool = False
+    rows_alone: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,13 +114,20 @@ class Lag:
 
 
 def seconds(
-    now: float, heartbeat_at: float | None, first_unapplied: float | None, period: float
+    now: float,
+    *,
+    heartbeat_at: float | None,
+    applied_at: float | None,
+    first_unapplied: float | None,
+    period: float,
 ) -> float | None:
-    """Return the lag at `now`, None where neither term is known; never negative.
+    """Return the lag at `now`, None where nothing was applied and nothing waits; never negative.
 
-    `period` is the heartbeat's, in seconds.
+    `applied_at` is the commit time of the last transaction applied, `period` the heartbeat's.
     """
-    terms = [] if heartbeat_at is None else [now - heartbeat_at - period]
+    proofs = [] if applied_at is None else [applied_at]
+    proofs += [] if heartbeat_at is None else [heartbeat_at + period]
+    terms = [now - max(proofs)] if proofs else []
     terms += [] if first_unapplied is None else [now - first_unapplied]
     return max(0.0, *terms) if terms else None
 
@@ -128,16 +137,8 @@ def silence(period: float) -> float:
     return max(_SILENT, _MISSING * period)
 
 
-def heartbeat_failing(reading: Reading, now: float, period: float, since: float | None) -> bool:
-    """Tell whether rows are applied as they are committed while heartbeats stay out.
-
-    `since` is when this was first seen, None if not before: right after a standstill rows may come
-    a moment before the first new heartbeat.
-    """
-    return since is not None and now - since >= period and _rows_alone(reading, now, period)
-
-
 def _rows_alone(reading: Reading, now: float, period: float) -> bool:
+    """Tell whether rows are applied as they are committed while heartbeats stay out."""
     if reading.applied_at is None or now - reading.applied_at > silence(period):
         return False
     return reading.heartbeat_at is None or now - reading.heartbeat_at > silence(period) + period
@@ -161,13 +162,18 @@ def measure(
     if reading is None:
         return Lag(replica, now, None, "unknown"), Sample(now, None, None, end)
     alone = _rows_alone(reading, now, period)
-    since = next((s.at for s in _tail(before)), None) if alone else None
-    failing = heartbeat_failing(reading, now, period, since)
+    # Right after a standstill rows may come a moment before the first new heartbeat.
+    failing = alone and any(now - s.at >= period for s in _tail(before))
     committed = None if first is None else first.committed
-    # Commit order: rows applied prove as much as a heartbeat that was written with them.
-    proof = reading.applied_at if failing else reading.heartbeat_at
-    known = reading.filling is None and reading.diverged is None
-    found = seconds(now, proof, committed, period) if known else None
+    found = None
+    if reading.filling is None and reading.diverged is None:
+        found = seconds(
+            now,
+            heartbeat_at=reading.heartbeat_at,
+            applied_at=reading.applied_at,
+            first_unapplied=committed,
+            period=period,
+        )
     sample = Sample(now, found, reading.next_offset, end, alone)
     trail = [*within(before, now), sample]
     backlog = None if end is None else max(0, end - reading.next_offset)
@@ -193,13 +199,8 @@ def within(samples: Sequence[Sample], now: float) -> list[Sample]:
 
 
 def _tail(samples: Sequence[Sample]) -> list[Sample]:
-    """Return the unbroken run, up to the newest, of samples without heartbeats."""
-    run: list[Sample] = []
-    for sample in reversed(samples):
-        if not sample.heartbeat_failing:
-            break
-        run.insert(0, sample)
-    return run
+    """Return the unbroken run, back from the newest, of samples with rows alone."""
+    return list(itertools.takewhile(lambda s: s.rows_alone, reversed(samples)))
 
 
 def _state(

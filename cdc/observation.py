@@ -189,7 +189,7 @@ class Observer:
         reading, first = None, None
         if said is not None and said.position is not None and asked_at >= oldest:
             reading = self._reading(said, at)
-            if end is not None:
+            if end is not None and "kafka" not in unread:
                 try:
                     first = self._log.first(name, reading.next_offset, reading.applied_lsn, end)
                 except CdcError as error:

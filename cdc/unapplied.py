@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 import msgspec
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from cdc import events, source
 from cdc.config import Config
@@ -56,21 +56,30 @@ class Log:
 
     def _search(self, offset: int, end: int, applied_lsn: int) -> tuple[int, First | None]:
         """Return where the search stands, and the first BEGIN that names no earlier commit than ours."""
+        begun = None
+        for message in self._records(offset, end):
+            offset = (message.offset() or 0) + 1
+            if begun is not None:
+                return begun.offset, _captured(begun, message)
+            begun = _begun(message, self._config.topic, applied_lsn)
+        return (offset, None) if begun is None else (begun.offset, begun)
+
+    def _records(self, offset: int, end: int) -> Iterator[Message]:
+        """Yield the records from `offset` to `end`, as many as a look may take."""
         consumer = self._open()
         consumer.assign([TopicPartition(self._config.topic, PARTITION, offset)])
-        deadline, begun = time.monotonic() + PATIENCE, None
-        for _ in range(_RECORDS // 100):
-            left = deadline - time.monotonic()
-            if left <= 0 or offset >= end:
-                break
-            for message in consumer.consume(100, min(left, 0.2)):
-                if message.error() is not None:
-                    raise self._unreachable(message.error().str())  # type: ignore[union-attr]
-                offset = (message.offset() or 0) + 1
-                if begun is not None:
-                    return begun.offset, _captured(begun, message)
-                begun = _begun(message, self._config.topic, applied_lsn)
-        return (offset, None) if begun is None else (begun.offset, begun)
+        deadline, taken = time.monotonic() + PATIENCE, 0
+        try:
+            while offset < end and taken < _RECORDS and time.monotonic() < deadline:
+                for message in consumer.consume(100, 0.2):
+                    if (error := message.error()) is not None:
+                        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 -- the library's spelling of a public code
+                            return
+                        raise self._unreachable(error.str())
+                    taken, offset = taken + 1, (message.offset() or 0) + 1
+                    yield message
+        finally:
+            consumer.unassign()  # or it would go on fetching what nobody reads
 
     def _open(self) -> Consumer:
         if self._consumer is None:
@@ -84,6 +93,7 @@ class Log:
                     "auto.offset.reset": "error",
                     "isolation.level": "read_committed",
                     "allow.auto.create.topics": False,
+                    "enable.partition.eof": True,
                     "fetch.wait.max.ms": 50,
                     "queued.max.messages.kbytes": 2048,
                     "error_cb": lambda _error: None,

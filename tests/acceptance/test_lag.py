@@ -75,6 +75,7 @@ class Witness:
         self.markers = Markers(stream.primary, stream.dsn("r1"))
         self.observer = Observer(config, ["r1"], INTERVAL)
         self.worst = 0.0
+        wait_until(lambda: self.markers.shown() > 0, "a marker has come to the replica")
 
     def close(self) -> None:
         self.components.release()

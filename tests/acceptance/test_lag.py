@@ -15,6 +15,7 @@ from typing import Any
 
 import harness
 import markers
+import psycopg
 import pytest
 import requests
 from confluent_kafka.admin import (
@@ -298,6 +299,32 @@ def test_a_table_that_is_not_replicated_is_named(witness: Witness) -> None:
 
     assert (1, ["public.uncovered"]) == (done.returncode, said["uncovered"])
     assert "NOT replicated: 1 of the tables" in said["summary"]
+
+
+def test_freshness_in_sql(witness: Witness) -> None:
+    """Whoever may log in reads his own writes on the replica, and nothing else of the schema cdc."""
+    stream = witness.stream
+    with psycopg.connect(stream.dsn("r1"), autocommit=True) as reader:
+        reader.execute("CREATE ROLE reader; GRANT SELECT ON marker TO reader; SET ROLE reader")
+        try:
+            ((written,),) = stream.sql(
+                "primary", "INSERT INTO marker (at) VALUES (clock_timestamp()) RETURNING id"
+            )
+            ((lsn,),) = stream.sql("primary", "SELECT pg_current_wal_insert_lsn()::text")
+            came = reader.execute("SELECT cdc.wait_for(%s::pg_lsn, '60s')", [lsn]).fetchone()
+            seen = reader.execute("SELECT count(*) FROM marker WHERE id = %s", [written]).fetchone()
+            fresh = reader.execute("SELECT complete, age < '1h' FROM cdc.freshness").fetchone()
+            late = reader.execute("SELECT cdc.wait_for('FFFFFFFF/0', '50ms')").fetchone()
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                reader.execute("SELECT * FROM cdc.position")
+            reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            with pytest.raises(psycopg.errors.ActiveSqlTransaction):
+                reader.execute("SELECT cdc.wait_for('0/1')")
+        finally:
+            reader.execute("ROLLBACK")
+            reader.execute("RESET ROLE; DROP OWNED BY reader; DROP ROLE reader")
+
+    assert ((True,), (1,), (True, True), (False,)) == (came, seen, fresh, late)
 
 
 def test_a_clock_that_is_wrong_here_changes_no_lag(witness: Witness) -> None:

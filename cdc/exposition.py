@@ -49,10 +49,7 @@ class Exposition(Collector):
         yield metrics.STATE.family(
             *(((r, state), float(state == found.state)) for state in get_args(lag.State))
         )
-        spent = measured.spent
-        yield metrics.FRESHNESS.family(
-            *(((r, kind), spent[kind]) for kind in ("good", "bad", "unknown"))
-        )
+        yield metrics.FRESHNESS.family(*(((r, kind), s) for kind, s in measured.spent.items()))
         yield metrics.SAMPLES_LOST.family(((r,), measured.lost))
         yield metrics.LISTEN_FAILURES.family(((r,), self.failures()))
 

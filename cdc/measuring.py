@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 
 import psycopg
 
@@ -40,7 +40,7 @@ class Measuring:
         self.replica = replica
         self.gauge = gauge
         self.seen: Observation | None = None
-        self.spent: Counter[str] = Counter()  # seconds good, bad, unknown
+        self.spent = dict.fromkeys(("good", "bad", "unknown"), 0.0)  # seconds
         self.lost = 0  # samples that were not kept
         self._look: Look | None = None
         self._gates: dict[float, Gate] = {}
@@ -90,7 +90,7 @@ class Measuring:
                     self._gates[limit] = gate.after(found.seconds)
             late = found.seconds is not None and found.seconds > self.config.lag.target
             kind = "unknown" if found.seconds is None else "bad" if late else "good"
-            self.spent[kind] += at - before  # type: ignore[assignment]  # seconds, not a count
+            self.spent[kind] += at - before
             if at - sampled >= samples.EVERY and self.gauge.doing != "standing by" and self._look:
                 sampled = at
                 self._keep_later(found)
@@ -106,8 +106,12 @@ class Measuring:
         with contextlib.closing(Observer(self.config, [self.replica], INTERVAL)) as observer:
             while not self._stop.is_set():
                 began = time.monotonic()
-                self._take(observer.look(time.time()))
-                self._keep(observer)
+                try:
+                    self._take(observer.look(time.time()))
+                    self._keep(observer)
+                except Exception:
+                    # Replication goes on without; freshness is unknown until a look succeeds.
+                    log.exception("a look at the lag failed, which is a defect of cdc")
                 self._stop.wait(max(0.0, INTERVAL - (time.monotonic() - began)))
 
     def _take(self, seen: Observation) -> None:

@@ -14,7 +14,7 @@ from collections import deque
 
 import psycopg
 
-from cdc import freshness, samples
+from cdc import freshness, policy, postgres, samples
 from cdc.config import Config
 from cdc.errors import CdcError
 from cdc.freshness import Fresh, Gate, Look
@@ -136,11 +136,13 @@ class Measuring:
             return
         try:
             observer.ask(self.replica, samples.keep(self.config.name, found))
-        except (CdcError, psycopg.Error) as error:
-            said = str(error).partition("\n")[0]
-            if said != self._trouble:
+        except CdcError:
+            return  # it cannot be reached: the loop says so
+        except psycopg.Error as error:
+            said = postgres.first_line(error)
+            if said != self._trouble and not policy.transient(error):
+                self._trouble = said
                 log.warning("samples of the lag cannot be kept on the replica yet: %s", said)
-            self._trouble = said
             return
         self._trouble = None
         for sample in found:

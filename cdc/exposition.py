@@ -29,8 +29,7 @@ class Exposition(Collector):
 
     def _loop(self) -> Iterable[Metric]:
         gauge, r = self.measured.gauge, self.measured.replica
-        applied = None if gauge.position is None else gauge.position.applied_ms
-        yield metrics.APPLIED.family(((r,), None if applied is None else applied / 1000))
+        yield metrics.APPLIED.family(((r,), gauge.applied_at))
         yield metrics.HEARTBEAT.family(((r,), gauge.heartbeat_at))
         yield metrics.TRANSACTIONS.family(((r,), gauge.transactions))
         yield metrics.ROWS.family(((r,), gauge.total.rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from cdc import lag
 from cdc.gauge import Gauge
 from cdc.lag import Lag, State
 from cdc.units import Duration
@@ -25,9 +26,15 @@ class Fresh:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Look:
-    """A look from outside: the replica's lag, and the primary's clock less our monotonic one."""
+    """A look from outside; the replica was read at `looked_at` of the monotonic clock, or later.
+
+    The replica's lag, the heartbeat and the commit it had applied last, and the primary's clock less
+    our monotonic one.
+    """
 
     lag: Lag
+    heartbeat_at: float | None
+    applied_at: float | None
     clock: float
     looked_at: float
 
@@ -36,7 +43,8 @@ def current(gauge: Gauge, look: Look | None, now: float, period: float, stale: f
     """Return how fresh the replica is at `now`, by the monotonic clock.
 
     The last look says whether replica and primary can be read; what the loop has applied since then it
-    knows itself. A look older than `stale` seconds proves nothing.
+    knows itself. A look older than `stale` seconds proves nothing, nor does one from before the session
+    on the replica was lost.
     """
     if look is None or now - look.looked_at > stale:
         why = "it was not measured yet" if look is None else "nothing has been measured lately"
@@ -44,14 +52,24 @@ def current(gauge: Gauge, look: Look | None, now: float, period: float, stale: f
     at, seen = now + look.clock, look.lag
     if seen.seconds is None:
         return Fresh(at, None, seen.state, seen.why, seen.applied_lsn)
-    if gauge.doing == "standing by" or gauge.position is None:
-        # Another daemon applies: as the look says, grown since then.
-        return Fresh(at, seen.seconds + (at - seen.at), seen.state, seen.why, seen.applied_lsn)
-    applied = gauge.position.applied_lsn
-    if gauge.filling:
-        return Fresh(at, None, "filling", "its tables do not stand at one point yet", applied)
-    known = gauge.lag(at, period)
-    return Fresh(at, known, seen.state if known is not None else "unknown", seen.why, applied)
+    if max(gauge.known_at, look.looked_at) < gauge.lost_at:
+        return Fresh(at, None, "unknown", gauge.trouble, seen.applied_lsn)
+    applied = seen.applied_lsn
+    if gauge.position is not None and gauge.known_at > look.looked_at:
+        known, applied = gauge.lag(at, period), gauge.position.applied_lsn
+        if gauge.filling:
+            return Fresh(at, None, "filling", "its tables do not stand at one point yet", applied)
+    else:
+        known = lag.seconds(
+            at,
+            heartbeat_at=look.heartbeat_at,
+            applied_at=look.applied_at,
+            first_unapplied=gauge.first_at
+            if seen.first_unapplied is None
+            else seen.first_unapplied,
+            period=period,
+        )
+    return Fresh(at, known, "unknown" if known is None else seen.state, seen.why, applied)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

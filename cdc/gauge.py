@@ -24,7 +24,8 @@ class Gauge:
 
     `doing` is one of starting, standing by, applying, waiting; `trouble` what it waits for. `busy`
     tells that it writes a batch, which takes what it takes. `first_at` is when the first transaction
-    that was read and not applied committed.
+    that was read and not applied committed. `known_at` is when the position was read or moved last,
+    `lost_at` when the session on the replica was: a server that crashed may have forgotten commits.
     """
 
     replica: str
@@ -38,6 +39,8 @@ class Gauge:
     heartbeat_at: float | None = None
     first_at: float | None = None
     read_at: float = 0.0
+    known_at: float = 0.0
+    lost_at: float = 0.0
     batches: int = 0
     transactions: int = 0
     total: Written = dataclasses.field(default_factory=Written)
@@ -56,8 +59,9 @@ class Gauge:
         self.pending(commit_ms)
 
     def loaded(self, at: Position, coverage: Mapping[TableName, Coverage]) -> None:
-        """Take the place from which a turn begins."""
-        self.position = at
+        """Take the place from which a turn begins; it may lie before what was applied last."""
+        self.position, self.heartbeat_at, self.first_at = at, None, None
+        self.known_at = time.monotonic()
         self.unfilled = sum(table.state != "copied" for table in coverage.values())
         self.complete_at = max((t.snapshot_lsn or 0 for t in coverage.values()), default=0)
 
@@ -68,7 +72,7 @@ class Gauge:
 
     def applied(self, batch: Batch, at: Position, written: Written, seconds: float) -> None:
         """Take what was committed on the replica, and how long writing took."""
-        self.position, self.first_at = at, None
+        self.position, self.first_at, self.known_at = at, None, time.monotonic()
         if batch.heartbeat is not None:
             self.heartbeat_at = batch.heartbeat.ts
         self.batches += 1
@@ -78,6 +82,12 @@ class Gauge:
         if end.appended_ms is not None:
             appended = end.appended_ms / 1000
             self.stages.observe(appended - end.commit_ms / 1000, self.read_at - appended, seconds)
+
+    @property
+    def applied_at(self) -> float | None:
+        """When the last transaction applied committed."""
+        applied_ms = None if self.position is None else self.position.applied_ms
+        return None if applied_ms is None else applied_ms / 1000
 
     @property
     def alive(self) -> bool:
@@ -93,11 +103,10 @@ class Gauge:
 
     def lag(self, now: float, period: float) -> float | None:
         """Return the lag at `now` of the primary's clock, None where nothing is known yet."""
-        applied_ms = None if self.position is None else self.position.applied_ms
         return lag.seconds(
             now,
             heartbeat_at=self.heartbeat_at,
-            applied_at=None if applied_ms is None else applied_ms / 1000,
+            applied_at=self.applied_at,
             first_unapplied=self.first_at,
             period=period,
         )

@@ -7,6 +7,7 @@ the replica. The other reads the loop's gauge twice a second, for those who ask 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import threading
 import time
@@ -107,20 +108,32 @@ class Measuring:
             while not self._stop.is_set():
                 began = time.monotonic()
                 try:
-                    self._take(observer.look(time.time()))
+                    self._take(observer.look(time.time()), began)
                     self._keep(observer)
                 except Exception:
                     # Replication goes on without; freshness is unknown until a look succeeds.
                     log.exception("a look at the lag failed, which is a defect of cdc")
                 self._stop.wait(max(0.0, INTERVAL - (time.monotonic() - began)))
 
-    def _take(self, seen: Observation) -> None:
-        now = time.monotonic()
-        said = seen.readings.get(self.replica)
-        if self.gauge.heartbeat_at is None and said is not None:
-            self.gauge.heartbeat_at = said.heartbeat_at
-        self.seen = seen
-        self._look = Look(seen.lag(self.replica), seen.at - now, now)
+    def _take(self, seen: Observation, began: float) -> None:
+        """Take a look begun at `began`; where the replica could not be read what it said before counts."""
+        before, said = self._look, seen.readings.get(self.replica)
+        place = None if said is None else said.position
+        found = Look(
+            seen.lag(self.replica),
+            None if said is None else said.heartbeat_at,
+            None if place is None or place.applied_ms is None else place.applied_ms / 1000,
+            seen.at - time.monotonic(),
+            began,
+        )
+        if said is None and before is not None:
+            found = dataclasses.replace(
+                found,
+                heartbeat_at=before.heartbeat_at,
+                applied_at=before.applied_at,
+                looked_at=before.looked_at,
+            )
+        self.seen, self._look = seen, found
         uncovered = frozenset(map(str, seen.uncovered))
         if uncovered - self._uncovered:
             log.warning(

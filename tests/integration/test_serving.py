@@ -32,8 +32,9 @@ def free() -> Address:
 @pytest.fixture
 def gauge() -> Gauge:
     """Give the gauge of a loop that applies, up to a heartbeat of this moment."""
-    found = Gauge("r1", doing="applying", heartbeat_at=time.time())
+    found = Gauge("r1", doing="applying")
     found.loaded(Position("app", "cdc.app", "id", 50, None, 0x7000, "7", 1, (), 0), {})
+    found.heartbeat_at, found.known_at = time.time(), time.monotonic() + 3600
     return found
 
 
@@ -49,7 +50,7 @@ def measured(gauge: Gauge) -> Measuring:
     )
     made = Measuring(config, "r1", gauge)
     now, clock = time.time(), time.monotonic()
-    made._look = Look(Lag("r1", now, 0.0, "following"), now - clock, clock)
+    made._look = Look(Lag("r1", now, 0.0, "following"), now, now, now - clock, clock)
     return made
 
 

@@ -160,16 +160,20 @@ def test_a_gate_closes_at_the_second_sample_beyond_and_opens_well_below() -> Non
 
 
 def daemon() -> Gauge:
-    """Return the gauge of a loop that applies, and has applied a heartbeat of 999."""
-    gauge = Gauge("r1", doing="applying", heartbeat_at=999.0)
+    """Return the gauge of a loop that applied a heartbeat of 999 right after the look below."""
+    gauge = Gauge("r1", doing="applying")
     gauge.loaded(Position("app", "cdc.app", "id", 50, None, 7, "7", 1, (), 0), {})
+    gauge.heartbeat_at, gauge.known_at = 999.0, 10.5
     return gauge
 
 
 def looked(**known: Any) -> Look:
-    """Return a look of the monotonic moment 10, at which the primary's clock showed 1000."""
+    """Return a look of the monotonic moment 10, at which the primary's clock showed 1000.
+
+    The replica had applied a heartbeat of 989 then.
+    """
     given: dict[str, Any] = {"replica": "r1", "at": 1000.0, "seconds": 0.0, "state": "following"}
-    return Look(Lag(**given | known), 990.0, 10.0)
+    return Look(Lag(**given | known), 989.0, 989.0, 990.0, 10.0)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +194,18 @@ def test_the_daemon_answers_from_memory(
     found = freshness.current(daemon(), look, now, PERIOD, 15.0)
 
     assert (state, seconds) == (found.state, found.seconds)
+
+
+def test_the_newest_evidence_counts() -> None:
+    """What the loop knew before the look does not, and nothing from before a session was lost."""
+    looked_later, lost = daemon(), daemon()
+    looked_later.known_at, lost.lost_at = 9.0, 10.8
+
+    found = [
+        freshness.current(gauge, looked(), 11.0, PERIOD, 15.0) for gauge in (looked_later, lost)
+    ]
+
+    assert [("following", 10.0), ("unknown", None)] == [(f.state, f.seconds) for f in found]
 
 
 def test_what_was_read_and_not_applied_counts_from_the_first() -> None:

@@ -42,7 +42,9 @@ def _why(
                 "heartbeat query fails on the primary (its role's rights? a read-only server?)"
             )
         case "not moving":
-            return (replica and idle(replica)) or "a large transaction is on its way"
+            return (replica and (idle(replica) or _quiet(replica))) or (
+                "a large transaction is on its way"
+            )
         case "not fed":
             return _not_fed(lag, capture, unread)
     return (replica and idle(replica)) or (None if capture is None else capture.standstill)
@@ -72,6 +74,14 @@ def idle(replica: ReplicaReading) -> str | None:
             told = f"; {said.age:.0f} s ago it said that it {last}" if said and last else ""
             return f"no daemon holds the writer's lock{told}"
     return (said and said.error) or f"its daemon {state}"
+
+
+def _quiet(replica: ReplicaReading) -> str | None:
+    """Say that a daemon holds the lock and does nothing, None where it is at work."""
+    quiet = replica.writer.quiet if replica.writer else None
+    if quiet is None or quiet < _QUIET:
+        return None
+    return f"its daemon holds the writer's lock and has done nothing for {quiet:.0f} s: it hangs"
 
 
 def _not_fed(lag: Lag, capture: Capture | None, unread: Mapping[str, CdcError]) -> str:

@@ -281,8 +281,14 @@ def record(message: Message, topic_name: str) -> Record:
         value,
         _bytes(headers.get(events.LINK)),
         _bytes(headers.get(origins.HEADER)),
-        message.timestamp()[1] if boundary else None,
+        appended_ms(message) if boundary else None,
     )
+
+
+def appended_ms(message: Message) -> int | None:
+    """Return when the record was made for the topic, in ms since 1970; None where it does not say."""
+    stamp = message.timestamp()[1]
+    return stamp if stamp > 0 else None
 
 
 def _bytes(header: str | bytes | None) -> bytes | None:

@@ -142,8 +142,12 @@ def _begun(message: Message, topic: str, applied_lsn: int) -> First | None:
         return None
     if event.previous is not None and event.previous < applied_lsn:
         return None
-    appended = message.timestamp()[1] / 1000
-    return First(event.offset, event.commit_ms / 1000, appended=appended)
+    appended_ms = source.appended_ms(message)
+    return First(
+        event.offset,
+        event.commit_ms / 1000,
+        appended=None if appended_ms is None else appended_ms / 1000,
+    )
 
 
 def _captured(begun: First, message: Message) -> First:

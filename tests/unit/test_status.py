@@ -63,10 +63,6 @@ def seen(
     return Observation(**given | known)
 
 
-def headline(look: Observation) -> str:
-    return status.headline(CONFIG, status.of(CONFIG, look))
-
-
 DEAD = Capture("task 0 FAILED", False, (0,), ("boom",), "the connector cdc_app has failed: boom")
 
 

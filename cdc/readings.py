@@ -66,7 +66,8 @@ SELECT json_build_object(
        'age', extract(epoch FROM clock_timestamp() - updated_at))
      FROM cdc.daemon WHERE stream = {stream}),
   'writer', (SELECT json_build_object('pid', l.pid,
-       'quiet', extract(epoch FROM clock_timestamp() - a.state_change))
+       'quiet', CASE a.state WHEN 'active' THEN 0
+         ELSE extract(epoch FROM clock_timestamp() - a.state_change) END)
      FROM pg_locks l JOIN pg_stat_activity a USING (pid)
      WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())

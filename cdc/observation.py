@@ -6,6 +6,7 @@ Every end is asked at once, so that one that hangs costs a look two seconds and 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 import time
@@ -96,11 +97,10 @@ class _Seldom:
 
     def _look(self) -> None:
         application = self._config.application_name("primary", "look")
-        try:
+        # That the primary cannot be read the other looks tell.
+        with contextlib.suppress(CdcError, psycopg.Error):
             self.history = history.read(self._config.primary.dsn, application)
             self.chosen = readings.chosen(self._config)
-        except (CdcError, psycopg.Error):
-            self._began = 0.0  # that the primary cannot be read the other looks tell
 
 
 class Observer:

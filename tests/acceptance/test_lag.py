@@ -8,7 +8,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import re
+import select
+import signal
+import subprocess
+import termios
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -335,6 +340,39 @@ def test_a_clock_that_is_wrong_here_changes_no_lag(witness: Witness) -> None:
     assert found.seconds is not None
     assert found.seconds <= NEAR
     assert -3600 == pytest.approx(seen.skew["primary"], abs=NEAR)
+
+
+def test_watching_on_a_terminal(witness: Witness) -> None:
+    """The answer, the replica and its bars in 80 columns, until somebody presses Ctrl-C."""
+    stream = witness.stream
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (30, 80))
+    watch = subprocess.Popen(
+        [*harness.program(), "-c", str(stream.config), "status", "--watch"],
+        cwd=stream.folder,
+        env=harness.environment() | {"TERM": "xterm"},
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+    )
+    said = bytearray()
+    try:
+
+        def drawn() -> bool:
+            if select.select([master], [], [], 0)[0]:
+                said.extend(os.read(master, 65536))
+            return b"1 replica, at most" in said and "▁".encode() in said
+
+        wait_until(drawn, "the replica and its bars are drawn")
+        watch.send_signal(signal.SIGINT)
+        assert 130 == watch.wait(60)
+    finally:
+        watch.kill()
+        os.close(slave)
+        os.close(master)
+
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode(errors="replace"))
+    assert [] == [line for line in re.split(r"[\r\n]+", text) if len(line.rstrip()) > 80]
 
 
 def test_history_shows_what_was(witness: Witness) -> None:

@@ -33,7 +33,8 @@ class ReplicaStatus:
     holds commits that the primary, failed over, does not have); `lag_state` is `cdc.lag.State`;
     `lag_seconds` is None where it is unknown; `daemon` is the state it last recorded, or "not
     connected" where it recorded to be applying, or to wait a while ago, and holds no lock.
-    `verified` is what cdc-verify found last, `verified_seconds` ago.
+    `verified` is what cdc-verify found last, `verified_seconds` ago. `as_of` is the moment the lag is
+    of, by the primary's clock, in seconds since 1970.
     """
 
     name: str
@@ -53,6 +54,7 @@ class ReplicaStatus:
     verified: str | None = None
     verified_seconds: float | None = None
     error: str | None = None
+    as_of: float | None = None
 
     @property
     def fresh(self) -> bool:
@@ -101,7 +103,14 @@ def _replica(seen: Observation, found: Lag) -> ReplicaStatus:
     if (error := seen.unread.get(name)) is not None:
         if isinstance(error, NotReady):
             return ReplicaStatus(name, "not set up", error="run `cdc setup`")
-        return ReplicaStatus(name, "unreachable", error=error.what)
+        return ReplicaStatus(
+            name,
+            "unreachable",
+            lag_seconds=found.seconds,
+            lag_state=found.state,
+            error=error.what,
+            as_of=found.at,
+        )
     said = seen.readings[name]
     if said.position is None:
         return ReplicaStatus(name, "not filled", error="run `cdc bootstrap`")
@@ -125,6 +134,7 @@ def _replica(seen: Observation, found: Lag) -> ReplicaStatus:
         None if said.verified is None else _verdict(said.verified),
         None if said.verified is None else max(0.0, said.clock - said.verified.ended),
         explanation.idle(said) or found.why,
+        found.at,
     )
 
 

@@ -9,17 +9,20 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import compare
 import harness
+import markers
 import network
 import psycopg
 import pytest
 import refusals
 from harness import Stack, Stream, wait_until
+from markers import Markers
 from network import Namespace, Relay
-from psycopg import sql
+from psycopg import conninfo, sql
 
 #: The bar for a daemon that stands by, in seconds from the cut.
 TAKEOVER = 60
@@ -134,6 +137,49 @@ def test_a_standby_takes_over_when_the_active_daemon_s_host_vanishes(
     # Each row's change was written once, by one of them.
     assert filled.sql("r1", "SELECT rows_applied FROM cdc.position") == [(before + 300,)]
     end(filled, 0)
+
+
+def test_the_lag_is_true_while_the_replica_is_cut_off(filled: Stream, elsewhere: Namespace) -> None:
+    """Packets to the replica vanish: what is told is within 2 s of the truth, then unknown."""
+    filled.sql("primary", markers.TABLE)
+    filled.cdc("setup")
+    filled.cdc("bootstrap", "-r", "r1")
+    witness = refusals.Witness(filled, [])
+    there = witness.moved("r1", host=elsewhere.here, password=witness.password("r1"))
+    port = int(str(conninfo.conninfo_to_dict(filled.primary)["port"]))
+    with (
+        contextlib.closing(Relay(elsewhere, port)) as primary,
+        contextlib.closing(Markers(filled.primary, filled.dsn("r1"))) as truth,
+    ):
+        primary.open()
+        daemon = filled.start("-c", there, "run", "-r", "r1", before=elsewhere.command)
+        watch = filled.start(
+            "-c", there, "status", "-r", "r1", "--watch", "--json", before=elsewhere.command
+        )
+
+        def told() -> list[dict[str, Any]]:
+            """Return what the watch has said of the replica, look by look."""
+            whole = [line for line in filled.log(watch).splitlines() if line.endswith("}}}")]
+            return [json.loads(line)["replicas"]["r1"] for line in whole]
+
+        def follows() -> bool:
+            last = told()[-1:]
+            return bool(last) and last[0]["state"] == "live" and last[0]["lag_seconds"] < 1
+
+        wait_until(follows, "the watch on the other host sees it follow")
+        with elsewhere.cut():
+            at = time.time()
+            wait_until(lambda: told()[-1]["lag_state"] == "unknown", "it is unknown")
+            shown = truth.shown()
+            during = [look for look in told() if (look["as_of"] or 0) > at + 1]
+        wait_until(follows, "it follows again", timeout=120)
+        watch.kill()
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(60) == 0, filled.log(daemon)
+
+    known = [look for look in during if look["lag_seconds"] is not None]
+    assert known
+    assert [] == [look for look in known if abs(look["as_of"] - shown - look["lag_seconds"]) > 2]
 
 
 def end(stream: Stream, number: int) -> None:

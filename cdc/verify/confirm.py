@@ -15,9 +15,6 @@ from cdc.verify.ranges import Key
 from cdc.verify.reading import Image, Row
 from cdc.verify.verdict import Readings, Verdict, judge, judge_set
 
-#: Keys read by one statement.
-_TOGETHER = 1000
-
 #: Rounds before a key counts as hot, written so often that both ends are polled for it; and rounds
 #: after which a key is left undecided.
 _HOT, _ROUNDS = 4, 12
@@ -31,12 +28,24 @@ _KINDS: dict[Verdict, Kind] = {
 
 @dataclasses.dataclass(slots=True)
 class Decided:
-    """What became of candidates; `alike` are those of the `same` that differ in binary only."""
+    """What became of candidates; `alike` are those of the `same` that differ in binary only.
+
+    `told` are the rows that were found to differ: keys may be equal and not be
+    printed alike (1.0 and 1.00), and then lead to the same rows.
+    """
 
     same: int = 0
     alike: int = 0
     findings: list[Finding] = dataclasses.field(default_factory=list)
     undecided: list[Undecided] = dataclasses.field(default_factory=list)
+    told: set[tuple[Image | None, Image | None]] = dataclasses.field(default_factory=set)
+
+    def add(self, finding: Finding) -> None:
+        """Add a finding; one about the same rows as an earlier one counts for nothing."""
+        rows = (_image(finding.ours), finding.theirs)
+        if rows not in self.told:
+            self.told.add(rows)
+            self.findings.append(finding)
 
 
 class RowReader(Protocol):
@@ -84,13 +93,13 @@ class Confirmation:
         return decided
 
     def _round(self, keys: list[Key], decided: Decided, *, hot: bool) -> list[Key]:
-        r1 = _images(self._there, keys)
+        r1 = self._there.images(keys)
         self._settle()
-        s = _images(self._here, keys)
+        s = self._here.images(keys)
         self._replica.reach(self._primary.mark())
-        r2 = _images(self._there, keys)
+        r2 = self._there.images(keys)
         self._settle()
-        s2 = _images(self._here, keys)
+        s2 = self._here.images(keys)
         left: list[Key] = []
         differing: dict[Key, Verdict] = {}
         for key in keys:
@@ -120,8 +129,8 @@ class Confirmation:
     ) -> list[Key]:
         """Say which columns of the rows differ; return keys that were written since."""
         left: list[Key] = []
-        ours = _rows(self._here, list(differing))
-        theirs = _rows(self._there, list(differing))
+        ours = self._here.rows(list(differing))
+        theirs = self._there.rows(list(differing))
         for key, verdict in differing.items():
             here, there = ours.get(key), theirs.get(key)
             if _image(here) != s2.get(key) or _image(there) != r2.get(key):
@@ -132,7 +141,7 @@ class Confirmation:
                 decided.same += 1
                 decided.alike += 1
             else:
-                decided.findings.append(finding)
+                decided.add(finding)
         return left
 
     def _finding(self, key: Key, kind: Kind, here: Row | None, there: Row | None) -> Finding | None:
@@ -187,7 +196,7 @@ class Confirmation:
         seen: dict[Key, set[int | None]] = {key: set() for key in keys}
 
         def look() -> None:
-            found = _images(self._here, keys)
+            found = self._here.images(keys)
             for key in keys:
                 seen[key].add(_hash(found.get(key)))
 
@@ -199,7 +208,7 @@ class Confirmation:
             look()
         left: list[Key] = list(keys)
         for _ in range(20):
-            found = _images(self._there, left)
+            found = self._there.images(left)
             # What the replica holds the primary has had, and shows once its commit is visible.
             self._settle()
             look()
@@ -209,20 +218,6 @@ class Confirmation:
             if not left:
                 break
         return left
-
-
-def _images(reader: RowReader, keys: Sequence[Key]) -> dict[Key, Image]:
-    found: dict[Key, Image] = {}
-    for at in range(0, len(keys), _TOGETHER):
-        found |= reader.images(keys[at : at + _TOGETHER])
-    return found
-
-
-def _rows(reader: RowReader, keys: Sequence[Key]) -> dict[Key, Row]:
-    found: dict[Key, Row] = {}
-    for at in range(0, len(keys), _TOGETHER):
-        found |= reader.rows(keys[at : at + _TOGETHER])
-    return found
 
 
 def _image(row: Row | None) -> Image | None:

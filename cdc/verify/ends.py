@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Collection
+import datetime as dt
+import time
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import psycopg
@@ -12,9 +14,10 @@ import psycopg
 from cdc import barrier, history, position, postgres, waiting
 from cdc import lsn as lsns
 from cdc.config import Config
-from cdc.errors import NotReady
+from cdc.errors import CdcError, NotReady, WaitTimeout
 from cdc.names import TableName
-from cdc.verify import inflight
+from cdc.verify import inflight, shape
+from cdc.verify.shape import Shape
 
 Connection = psycopg.Connection[Any]
 
@@ -25,18 +28,30 @@ _SETTINGS = {
     "jit": "off",
     "max_parallel_workers_per_gather": "0",
     "plan_cache_mode": "force_custom_plan",
+    # Somebody who rebuilds a table is waited for no longer than this, and nobody queues behind us.
+    "lock_timeout": "10s",
 }
+
+#: What the session that writes barriers needs: a standby that does not answer must not hold it.
+_MARKING = {"synchronous_commit": "local", "statement_timeout": "60s"}
+
+#: Seconds of waiting for a replica after which it is said.
+_QUIET = 2.0
 
 _SAFE = "nothing was compared"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds: for one statement, for a replica to pass a barrier, for commits to be visible."""
+    """Seconds: for one statement, for a replica to pass a barrier, for commits to be visible.
+
+    `lag` is how far behind a replica may be before the scan waits for it.
+    """
 
     statement: float = 60.0
     barrier: float = 30.0
     commits: float = 5.0
+    lag: float = 10.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,7 +60,17 @@ class Primary:
 
     conn: Connection
     marks: Connection
+    config: Config
     patience: Patience
+
+    def shapes(self, tables: Iterable[TableName]) -> dict[TableName, Shape]:
+        """Return what those of the tables that exist look like here."""
+        return shape.read(self.config.primary.dsn, _application(self.config), tables)
+
+    @property
+    def broken(self) -> bool:
+        """Whether a session has ended: the server was restarted, or somebody has ended it."""
+        return self.conn.closed or self.marks.closed
 
     def settle(self, applied: Collection[int]) -> tuple[int, ...]:
         """Wait for commits on their way; return the pids of those that do not end."""
@@ -57,15 +82,30 @@ class Primary:
         return barrier.emit(self.marks).lsn + 1
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Replica:
-    """A replica that can be compared; `held` are the tables it was filled with."""
+    """A replica that can be compared; `held` are the tables it was filled with.
+
+    `note` tells a person what is waited for. `late` is the error of the barrier that it has not
+    passed in time, if there is one.
+    """
 
     name: str
     conn: Connection
     held: frozenset[TableName]
     config: Config
     patience: Patience
+    note: Callable[[str], None]
+    late: WaitTimeout | None = None
+    _owed: int = 0
+
+    def shapes(self, tables: Iterable[TableName]) -> dict[TableName, Shape]:
+        """Return what those of the tables that exist look like here."""
+        return shape.read(self.config.replica(self.name).dsn, _application(self.config), tables)
+
+    def told(self, error: Exception) -> str:
+        """Return an error that came up here in one line."""
+        return f"on {self.name}: {told(error)}"
 
     def standing(self) -> waiting.Standing:
         apply = self.config.application_name(self.name, "apply")
@@ -76,21 +116,59 @@ class Replica:
         at, _ = position.load(self.conn, self.config.name)
         return tuple(txid for txid, _ in at.ring)
 
+    def passed(self, lsn: int) -> bool:
+        """Tell whether everything that ends at or before `lsn` is applied."""
+        return self.standing().reached(lsn)
+
     def reach(self, lsn: int) -> None:
-        """Wait until everything that ends at or before `lsn` is applied; raises WaitTimeout."""
-        waiting.until(self.standing, lsn, self.patience.barrier, self.name)
+        """Wait until everything that ends at or before `lsn` is applied; raises WaitTimeout.
+
+        A replica that has let one barrier wait in vain is not waited for again until it has passed
+        it: so a daemon that is stopped costs the patience once.
+        """
+        if self.late and not self.passed(self._owed):
+            raise self.late
+        self.late = None
+        started, said = time.monotonic(), False
+
+        def look() -> waiting.Standing:
+            nonlocal said
+            seen = self.standing()
+            if not said and time.monotonic() - started >= _QUIET and not seen.reached(lsn):
+                said = True
+                self._say(seen, lsn)
+            return seen
+
+        try:
+            waiting.until(look, lsn, self.patience.barrier, self.name)
+        except WaitTimeout as error:
+            self.late, self._owed = error, lsn
+            raise
+
+    def _say(self, seen: waiting.Standing, lsn: int) -> None:
+        until = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=self.patience.barrier - _QUIET)
+        daemon = "" if seen.daemon else " (no daemon is connected)"
+        self.note(
+            f"waiting until {until:%H:%M:%S} UTC at most: {self.name} is at "
+            f"{lsns.show(seen.applied_lsn)}{daemon}, {lsns.show(lsn)} is to be reached"
+        )
 
 
 def open_primary(stack: contextlib.ExitStack, config: Config, patience: Patience) -> Primary:
     """Open the primary for as long as `stack`; raises Unreachable."""
     application = _application(config)
-    marks = postgres.connect(config.primary.dsn, application, autocommit=True)
+    marks = postgres.connect(config.primary.dsn, application, autocommit=True, settings=_MARKING)
     stack.enter_context(contextlib.closing(marks))
-    return Primary(_reading(stack, config, config.primary.dsn, patience), marks, patience)
+    conn = _reading(stack, config, config.primary.dsn, patience)
+    return Primary(conn, marks, config, patience)
 
 
 def open_replica(
-    stack: contextlib.ExitStack, config: Config, name: str, patience: Patience
+    stack: contextlib.ExitStack,
+    config: Config,
+    name: str,
+    patience: Patience,
+    note: Callable[[str], None],
 ) -> Replica:
     """Open a replica for as long as `stack`.
 
@@ -109,7 +187,7 @@ def open_replica(
             next="let primary.dsn lead to the primary of today and the daemon follow it",
             replica=name,
         )
-    replica = Replica(name, conn, frozenset(coverage), config, patience)
+    replica = Replica(name, conn, frozenset(coverage), config, patience, note)
     standing = replica.standing()
     if standing.unfilled or standing.applied_lsn < standing.complete_at:
         raise NotReady(
@@ -120,6 +198,16 @@ def open_replica(
             replica=name,
         )
     return replica
+
+
+def told(error: Exception) -> str:
+    """Return what an error says in one line, and what to do about it where that is known."""
+    match error:
+        case CdcError():
+            return f"{error.what}; next: {error.next}"
+        case psycopg.errors.QueryCanceled():
+            return f"{postgres.first_line(error)} (--statement-timeout)"
+    return postgres.first_line(error)
 
 
 def _reading(

@@ -14,6 +14,7 @@ from cdc.config import NOTHING_CHANGED, Duration
 from cdc.errors import UsageError
 from cdc.names import TableName
 from cdc.verify import report
+from cdc.verify.encoding import Hash
 from cdc.verify.ends import Patience
 from cdc.verify.page import page
 from cdc.verify.repair import script
@@ -43,6 +44,14 @@ class _Table(click.ParamType[TableName]):
               show_default=True, help="Share of one core the primary may work for this.")  # fmt: skip
 @click.option("--timeout", type=Seconds(), default=Duration(30.0), metavar="DURATION",
               show_default="30s", help="How long a replica may take to pass a mark.")  # fmt: skip
+@click.option("--max-lag", type=Seconds(), default=Duration(10.0), metavar="DURATION",
+              show_default="10s", help="How far behind a replica may be before the scan waits for it, "
+              "for --timeout at most.")  # fmt: skip
+@click.option("--statement-timeout", type=Seconds(), default=Duration(60.0), metavar="DURATION",
+              show_default="60s", help="How long one statement may take; a table without key is read "
+              "in one.")  # fmt: skip
+@click.option("--hash", "hashed", type=click.Choice(["lookup3", "sha256"]),
+              help="How rows are hashed.  [default: lookup3, unless two servers disagree on it]")  # fmt: skip
 @click.option("--repair", type=click.Choice(["plan", "apply"]),
               help="Print the statements that mend what differs, or mend it on the replicas.")  # fmt: skip
 @click.option("--repair-sql", type=click.File("w", encoding="utf-8", lazy=False), metavar="FILE",
@@ -52,7 +61,8 @@ class _Table(click.ParamType[TableName]):
 @click.option("--html", type=click.File("w", encoding="utf-8", lazy=False), metavar="FILE",
               help="Write the report as a page for people.")  # fmt: skip
 @click.option("--mask", is_flag=True, help="Leave values out of --findings and --html.")
-@click.option("--resume", is_flag=True, help="Go on with a run that was killed.")
+@click.option("--resume", is_flag=True,
+              help="Go on with a run that was killed, or that left something open.")  # fmt: skip
 @click.option("--history", is_flag=True, help="Show earlier runs and compare nothing.")
 @common
 def cdc_verify(
@@ -66,6 +76,9 @@ def cdc_verify(
     html: Any,
     mask: bool,
     timeout: float,
+    max_lag: float,
+    statement_timeout: float,
+    hashed: Hash | None,
     resume: bool,
     history: bool,
 ) -> int:
@@ -91,7 +104,8 @@ def cdc_verify(
         max_cpu / 100,
         mend=repair == "apply",
         resume=resume,
-        patience=Patience(barrier=timeout),
+        hash=hashed,
+        patience=Patience(statement=statement_timeout, barrier=timeout, lag=max_lag),
     )
     outcome = verify(config, said.some_replicas(config), options, note)
     if findings is not None:

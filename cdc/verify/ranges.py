@@ -24,6 +24,11 @@ class Range:
     low: Key | None = None
     high: Key | None = None
 
+    @property
+    def bounds(self) -> Key:
+        """The values of both ends, as many as there are."""
+        return (*(self.low or ()), *(self.high or ()))
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pace:

@@ -133,7 +133,7 @@ def _result(result: TableResult) -> dict[str, Any]:
         "unverified": result.unverified,
         "undecided": [{"rows": len(u.keys), "reason": u.reason} for u in result.undecided],
         "mismatches": [
-            {"what": m.what, "mend": m.mend, "fatal": m.fatal} for m in result.mismatches
+            {"what": m.what, "mend": m.mend, "weight": m.weight} for m in result.mismatches
         ],
         "trouble": result.trouble,
         "seconds": round(result.seconds, 3),

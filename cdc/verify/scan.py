@@ -21,7 +21,7 @@ V = TypeVar("V")
 
 @dataclasses.dataclass(slots=True)
 class Chunk:
-    """A part of a table, up to and including the key `high` (None: to the end).
+    """A part of a table, up to and including the key `high`; with the `last` all is read.
 
     `rows` of it are on the primary; `candidates` differ, by replica; `troubles` are what a replica
     that could not be read said.
@@ -29,6 +29,7 @@ class Chunk:
 
     high: Key | None
     rows: int
+    last: bool
     candidates: dict[str, list[Key]] = dataclasses.field(default_factory=dict)
     troubles: dict[str, psycopg.Error] = dataclasses.field(default_factory=dict)
 
@@ -49,7 +50,7 @@ def keyed(
         within = Range(low, primary.next_key(low, pace.rows))
         ours = primary.checksum(within)
         spent = time.monotonic() - started
-        chunk = Chunk(within.high, ours.rows)
+        chunk = Chunk(within.high, ours.rows, within.high is None)
         theirs = _each(pool, replicas, lambda r: r.checksum(within), chunk)  # noqa: B023 -- called before the next turn
         unequal = {name: replicas[name] for name, checksum in theirs.items() if checksum != ours}
         if unequal:
@@ -66,10 +67,71 @@ def keyed(
         time.sleep(pace.pause(spent))
 
 
+def crossed(
+    primary: Reader,
+    replicas: Mapping[str, Reader],
+    pace: Pace,
+    pool: Executor,
+    low: Key | None,
+) -> Iterator[Chunk]:
+    """Go through a table whose keys sort otherwise somewhere, by ranges of the primary's order.
+
+    The same range would be other rows there. So replicas are asked for the keys that the primary
+    has in it; and each is gone through in its own order for keys that the primary has not. Where
+    this ends too early, the latter begins again.
+    """
+    while True:
+        started = time.monotonic()
+        within = Range(low, primary.next_key(low, pace.rows))
+        if within.high is None:
+            for name in list(replicas):
+                yield from _surplus(primary, name, replicas, pace, low)
+            started = time.monotonic()
+        ours = primary.hashes(within)
+        spent = time.monotonic() - started
+        chunk = Chunk(within.high, len(ours), within.high is None)
+        keys = list(ours)
+        for name, there in _each(pool, replicas, lambda r: r.images(keys), chunk).items():  # noqa: B023 -- called before the next turn
+            theirs = {key: image.hash for key, image in there.items()}
+            chunk.candidates[name] = _differing(ours, theirs)
+        yield chunk
+        if within.high is None:
+            return
+        low = within.high
+        pace = pace.after(len(ours), spent)
+        time.sleep(pace.pause(spent))
+
+
+def _surplus(
+    primary: Reader, name: str, replicas: Mapping[str, Reader], pace: Pace, done: Key | None
+) -> Iterator[Chunk]:
+    """Go through a replica's keys for those that the primary has not; it is at `done` meanwhile."""
+    low: Key | None = None
+    while name in replicas:
+        chunk = Chunk(done, 0, last=False)
+        replica = replicas[name]
+        try:
+            within = Range(low, replica.next_key(low, pace.rows))
+            theirs = list(replica.hashes(within))
+        except psycopg.Error as error:
+            chunk.troubles[name] = error
+            yield chunk
+            return
+        started = time.monotonic()
+        ours = primary.images(theirs)
+        spent = time.monotonic() - started
+        chunk.candidates[name] = [key for key in theirs if key not in ours]
+        yield chunk
+        if within.high is None:
+            return
+        low = within.high
+        time.sleep(pace.pause(spent))
+
+
 def unkeyed(primary: SetReader, replicas: Mapping[str, SetReader], pool: Executor) -> Chunk:
     """Compare a table without key whole, its rows counted by content."""
     ours = primary.buckets()
-    chunk = Chunk(None, sum(count for count, _ in ours.values()))
+    chunk = Chunk(None, sum(count for count, _ in ours.values()), last=True)
     for name, theirs in _each(pool, replicas, lambda r: r.buckets(), chunk).items():
         if differing := _differing(ours, theirs):
             here = primary.contents(differing)

@@ -84,12 +84,13 @@ class Confirmation:
                 left = self._round(left, decided, hot=number >= _HOT)
             except (_Stuck, WaitTimeout) as reason:
                 said = reason.what if isinstance(reason, WaitTimeout) else str(reason)
-                decided.undecided.append(Undecided(tuple(left), said))
-                return decided
-        if left:
-            decided.undecided.append(
-                Undecided(tuple(left), f"written in each of {_ROUNDS} rounds: {_shown(left)}")
-            )
+                return self._leave(left, said, decided)
+        return self._leave(left, f"written in each of {_ROUNDS} rounds", decided)
+
+    def _leave(self, keys: list[Key], reason: str, decided: Decided) -> Decided:
+        if keys:
+            addressed = bool(self._layout.key)
+            decided.undecided.append(Undecided(tuple(keys), reason, addressed=addressed))
         return decided
 
     def _round(self, keys: list[Key], decided: Decided, *, hot: bool) -> list[Key]:
@@ -226,8 +227,3 @@ def _image(row: Row | None) -> Image | None:
 
 def _hash(image: Image | None) -> int | None:
     return None if image is None else image.hash
-
-
-def _shown(keys: Sequence[Key]) -> str:
-    shown = ", ".join("(" + ", ".join(key) + ")" for key in keys[:5])
-    return shown + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")

@@ -21,6 +21,9 @@ from cdc.verify.shape import Shape
 
 Connection = psycopg.Connection[Any]
 
+#: Tables as they are, or the error with which one cannot be read.
+Shapes = dict[TableName, Shape | psycopg.Error]
+
 #: What a reading session needs on top of the pinned settings. Every statement is planned for its
 #: own range: a generic plan would read the whole table for a chunk of it.
 _SETTINGS = {
@@ -28,9 +31,10 @@ _SETTINGS = {
     "jit": "off",
     "max_parallel_workers_per_gather": "0",
     "plan_cache_mode": "force_custom_plan",
-    # Somebody who rebuilds a table is waited for no longer than this, and nobody queues behind us.
-    "lock_timeout": "10s",
 }
+
+#: Seconds for which somebody who rebuilds a table is waited for.
+_LOCK = 10.0
 
 #: What the session that writes barriers needs: a standby that does not answer must not hold it.
 _MARKING = {"synchronous_commit": "local", "statement_timeout": "60s"}
@@ -63,18 +67,18 @@ class Primary:
     config: Config
     patience: Patience
 
-    def shapes(self, tables: Iterable[TableName]) -> dict[TableName, Shape]:
-        """Return what those of the tables that exist look like here."""
-        return shape.read(self.config.primary.dsn, _application(self.config), tables)
+    def shapes(self, tables: Iterable[TableName]) -> Shapes:
+        """Return what those of the tables that exist look like here, or why that cannot be read."""
+        return _shapes(self.config, self.config.primary.dsn, self.patience, tables)
 
     @property
     def broken(self) -> bool:
         """Whether a session has ended: the server was restarted, or somebody has ended it."""
         return self.conn.closed or self.marks.closed
 
-    def settle(self, applied: Collection[int]) -> tuple[int, ...]:
-        """Wait for commits on their way; return the pids of those that do not end."""
-        return inflight.settle(self.conn, self.patience.commits, applied)
+    def settle(self, applied: Collection[int], limit: float | None = None) -> tuple[int, ...]:
+        """Wait for commits on their way, for `limit` seconds; return the pids of those that do not end."""
+        return inflight.settle(self.conn, limit or self.patience.commits, applied)
 
     def mark(self) -> int:
         """Write a barrier; return the least LSN a replica has reached when it has passed it."""
@@ -99,9 +103,9 @@ class Replica:
     late: WaitTimeout | None = None
     _owed: int = 0
 
-    def shapes(self, tables: Iterable[TableName]) -> dict[TableName, Shape]:
-        """Return what those of the tables that exist look like here."""
-        return shape.read(self.config.replica(self.name).dsn, _application(self.config), tables)
+    def shapes(self, tables: Iterable[TableName]) -> Shapes:
+        """Return what those of the tables that exist look like here, or why that cannot be read."""
+        return _shapes(self.config, self.config.replica(self.name).dsn, self.patience, tables)
 
     def told(self, error: Exception) -> str:
         """Return an error that came up here in one line."""
@@ -207,14 +211,39 @@ def told(error: Exception) -> str:
             return f"{error.what}; next: {error.next}"
         case psycopg.errors.QueryCanceled():
             return f"{postgres.first_line(error)} (--statement-timeout)"
+        case psycopg.errors.LockNotAvailable():
+            return f"{postgres.first_line(error)}: somebody holds the table for himself"
     return postgres.first_line(error)
+
+
+def _shapes(config: Config, dsn: str, patience: Patience, tables: Iterable[TableName]) -> Shapes:
+    """Read all at once; where somebody holds one of them for himself, one by one."""
+    application, settings = _application(config), _settings(patience)
+    tables = list(tables)
+    try:
+        return {**shape.read(dsn, application, tables, settings)}
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as error:
+        if len(tables) == 1:
+            return {tables[0]: error}
+    found: Shapes = {}
+    for table in tables:
+        found |= _shapes(config, dsn, patience, [table])
+    return found
+
+
+def _settings(patience: Patience) -> dict[str, str]:
+    """Return a session's settings; waiting for a lock ends before the statement's time does."""
+    limit = f"{round(patience.statement * 1000)}"
+    lock = f"{round(min(patience.statement / 2, _LOCK) * 1000)}"
+    return {**_SETTINGS, "statement_timeout": limit, "lock_timeout": lock}
 
 
 def _reading(
     stack: contextlib.ExitStack, config: Config, dsn: str, patience: Patience
 ) -> Connection:
-    settings = {**_SETTINGS, "statement_timeout": f"{round(patience.statement * 1000)}"}
-    conn = postgres.connect(dsn, _application(config), autocommit=True, settings=settings)
+    conn = postgres.connect(
+        dsn, _application(config), autocommit=True, settings=_settings(patience)
+    )
     return stack.enter_context(contextlib.closing(conn))
 
 

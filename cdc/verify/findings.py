@@ -37,10 +37,14 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Undecided:
-    """Rows about which nothing is said, and why; without keys it is about the table."""
+    """Rows about which nothing is said, and why; without keys it is about the table.
+
+    `addressed` is False in a table without key, where `keys` stand for contents.
+    """
 
     keys: tuple[Key, ...]
     reason: str
+    addressed: bool = True
 
 
 @dataclasses.dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,11 +14,11 @@ from cdc.commands.options import Common, Seconds, common, note
 from cdc.config import NOTHING_CHANGED, Duration
 from cdc.errors import UsageError
 from cdc.names import TableName
-from cdc.verify import report
+from cdc.verify import gauges, report
 from cdc.verify.encoding import Hash
 from cdc.verify.ends import Patience
 from cdc.verify.page import page
-from cdc.verify.repair import script
+from cdc.verify.script import script
 from cdc.verify.verification import Options, past, verify
 
 #: What the program exits with when it could not compare, or not everything.
@@ -60,6 +61,8 @@ class _Table(click.ParamType[TableName]):
               help="Write every differing row as a line of JSON.")  # fmt: skip
 @click.option("--html", type=click.File("w", encoding="utf-8", lazy=False), metavar="FILE",
               help="Write the report as a page for people.")  # fmt: skip
+@click.option("--textfile", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Write metrics for node_exporter's textfile collector.")  # fmt: skip
 @click.option("--mask", is_flag=True, help="Leave values out of --findings and --html.")
 @click.option("--resume", is_flag=True,
               help="Go on with a run that was killed, or that left something open.")  # fmt: skip
@@ -74,6 +77,7 @@ def cdc_verify(
     repair_sql: Any,
     findings: Any,
     html: Any,
+    textfile: Path | None,
     mask: bool,
     timeout: float,
     max_lag: float,
@@ -118,6 +122,8 @@ def cdc_verify(
     if repair == "plan" and not said.json:
         for text in script(outcome.findings, outcome.layouts):
             click.echo(text)
+    if textfile is not None:
+        gauges.write(textfile, config, outcome.replicas)
     return outcome.exit_code
 
 

@@ -8,14 +8,21 @@ from typing import Any
 
 from cdc import __version__
 from cdc import lsn as lsns
-from cdc.verify.findings import Finding, TableResult
+from cdc.verify.findings import Finding, TableResult, Undecided
 from cdc.verify.outcome import Outcome, count
 from cdc.verify.store import Run
 
 #: Version of the JSON forms (schemas/verify.json).
 VERSION = 1
 
-_HEAD = ("table", "rows", "chunks", "candidates", "resolved", "missing", "extra", "different", "unverified", "seconds", "rows/s")  # fmt: skip
+#: Findings shown to people; all of them are in the file that --findings writes.
+_SHOWN = 50
+
+#: Two lines each: the whole fits a terminal of a hundred columns.
+_HEAD = (
+    ("", "  table"), ("", "rows"), ("", "chunks"), ("candi-", "dates"), ("in", "flight"),
+    ("", "missing"), ("", "extra"), ("differ-", "ent"), ("unde-", "cided"), ("", "sec."), ("", "rows/s"),
+)  # fmt: skip
 
 
 def human(outcome: Outcome) -> str:
@@ -30,22 +37,25 @@ def human(outcome: Outcome) -> str:
 
 
 def _table(results: Iterable[TableResult]) -> Iterator[str]:
-    rows = [_HEAD, *(_row(result) for result in results)]
+    rows = [*zip(*_HEAD, strict=True), *(_row(result) for result in results)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
     for first, *others in rows:
         numbers = (text.rjust(width) for text, width in zip(others, widths[1:], strict=True))
-        yield "  ".join(("  " + first.ljust(widths[0]), *numbers)).rstrip()
+        yield "  ".join((first.ljust(widths[0]), *numbers)).rstrip()
 
 
 def _row(result: TableResult) -> tuple[str, ...]:
     rate = round(result.rows / result.seconds) if result.seconds else 0
-    numbers = (
-        result.rows, result.chunks, result.candidates, result.resolved, result.missing,
-        result.extra, result.different, result.unverified,
+    faults = (
+        result.candidates, result.resolved, result.missing, result.extra, result.different,
+        result.unverified,
     )  # fmt: skip
+    mark = "!" if result.differs else "=" if result.proven else "?"
     return (
-        str(result.table),
-        *(f"{number:,}" for number in numbers),
+        f"{mark} {result.table}",
+        f"{result.rows:,}",
+        f"{result.chunks:,}",
+        *(f"{number:,}" if number else "·" for number in faults),
         f"{result.seconds:.1f}",
         f"{rate:,}",
     )
@@ -59,16 +69,30 @@ def _remarks(outcome: Outcome) -> Iterator[str]:
         for mismatch in result.mismatches:
             yield f"{where}: {mismatch.what}; {mismatch.mend}"
         for undecided in result.undecided:
-            yield f"{where}: {count(len(undecided.keys), 'row')} undecided: {undecided.reason}"
+            rows = (
+                f"{count(len(undecided.keys), 'row')} undecided" if undecided.keys else "undecided"
+            )
+            yield f"{where}: {rows}: {undecided.reason}{_keys(undecided)}"
         if result.left:
             yield f"{where}: not all was mended: {'; '.join(result.left)}"
         if result.alike:
             yield f"{where}: {result.alike:,} differ in binary only, equal as PostgreSQL prints them"
-    for finding in outcome.findings:
+    for finding in outcome.findings[:_SHOWN]:
         yield told(finding)
+    if len(outcome.findings) > _SHOWN:
+        yield f"and {len(outcome.findings) - _SHOWN:,} more rows that differ: --findings FILE has all"
     for uncovered in outcome.uncovered:
         where = f"{uncovered.replica} " if uncovered.replica else ""
         yield f"{where}{uncovered.table}: not covered: it {uncovered.reason}"
+
+
+def _keys(undecided: Undecided, most: int = 5) -> str:
+    """Return the first keys; rows of a table without key have none to show."""
+    if not undecided.addressed:
+        return ""
+    shown = ", ".join("(" + ", ".join(key) + ")" for key in undecided.keys[:most])
+    more = len(undecided.keys) - most
+    return f": {shown}" + (f" and {more:,} more" if more > 0 else "")
 
 
 def told(finding: Finding) -> str:
@@ -131,10 +155,18 @@ def _result(result: TableResult) -> dict[str, Any]:
         "alike": result.alike,
         "mended": result.mended,
         "unverified": result.unverified,
-        "undecided": [{"rows": len(u.keys), "reason": u.reason} for u in result.undecided],
+        "undecided": [
+            {
+                "rows": len(u.keys),
+                "reason": u.reason,
+                "keys": [list(key) for key in u.keys[:_SHOWN]] if u.addressed else [],
+            }
+            for u in result.undecided
+        ],
         "mismatches": [
             {"what": m.what, "mend": m.mend, "weight": m.weight} for m in result.mismatches
         ],
+        "left": list(result.left),
         "trouble": result.trouble,
         "seconds": round(result.seconds, 3),
     }

@@ -142,7 +142,8 @@ def unkeyed(primary: SetReader, replicas: Mapping[str, SetReader], pool: Executo
 
 
 def _differing(ours: Mapping[T, object], theirs: Mapping[T, object]) -> list[T]:
-    return [key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key)]
+    """Return the keys, in the primary's order, then those that only the replica has."""
+    return [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
 
 
 def _each(

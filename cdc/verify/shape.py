@@ -132,14 +132,16 @@ class Shape:
         return next((c for c in self.columns if c.name == name), None)
 
 
-def read(dsn: str, application: str, tables: Iterable[TableName]) -> dict[TableName, Shape]:
+def read(
+    dsn: str, application: str, tables: Iterable[TableName], settings: dict[str, str]
+) -> dict[TableName, Shape]:
     """Return those of `tables` that exist as ordinary tables (leaf partitions included).
 
-    Raises Unreachable, psycopg.Error.
+    Raises Unreachable, psycopg.Error; LockNotAvailable where somebody holds one of them for himself.
     """
     wanted = sorted(tables)
     names = {"schemas": [t.schema for t in wanted], "names": [t.name for t in wanted]}
-    with catalog.inspector(dsn, application) as (look, connection):
+    with catalog.inspector(dsn, application, settings) as (look, connection):
         facts = {
             (TableName(fact.schema, fact.table), fact.name): fact
             for fact in connection.execute(_COLUMNS, names)

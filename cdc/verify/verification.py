@@ -12,13 +12,13 @@ import psycopg
 
 from cdc import tables
 from cdc.config import Config
-from cdc.errors import CdcError, NotReady
+from cdc.errors import CdcError, NotReady, Unreachable
 from cdc.names import TableName
 from cdc.progress import CopyProgress, Tally, span
 from cdc.verify import encoding, ends, likeness
 from cdc.verify.comparison import Comparison, Side
 from cdc.verify.encoding import Hash
-from cdc.verify.ends import Patience, Primary, Replica
+from cdc.verify.ends import Patience, Primary, Replica, Shapes
 from cdc.verify.findings import TableResult
 from cdc.verify.outcome import Outcome, Uncovered
 from cdc.verify.shape import Shape
@@ -54,8 +54,16 @@ def verify(
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         primary = ends.open_primary(stack, config, options.patience)
-        outcome = _begin(primary, names)
-        wanted = _tables(primary, config, options, outcome)
+        try:
+            outcome = _begin(primary, names)
+            wanted = _tables(primary, config, options, outcome)
+            size = _size(primary, wanted)
+        except psycopg.Error as error:
+            raise Unreachable(
+                f"the primary's catalog cannot be read: {ends.told(error)}",
+                safe="nothing was compared",
+                next="make that possible and run the command again",
+            ) from error
         replicas: list[Replica] = []
         stores: dict[str, Store] = {}
         for name in names:
@@ -69,7 +77,6 @@ def verify(
         if replicas:
             resumed = _remember(outcome, stores, options, note)
             pool = stack.enter_context(ThreadPoolExecutor(len(replicas)))
-            size = _size(primary, wanted)
             meter = stack.enter_context(CopyProgress("comparing", size, _describe))
             every = _Tables(primary, replicas, stores, pool, options, outcome, meter)
             every.verify(wanted, resumed=resumed)
@@ -185,20 +192,19 @@ class _Tables:
             ours, theirs = self._shapes(wanted)
             throttle = Throttle(self.primary, self.options.patience.lag)
             for table in wanted:
+                here = ours.get(table)
                 there = {name: shapes.get(table) for name, shapes in theirs.items()}
-                if fit := self._fit(table, ours.get(table), there):
-                    self._compare(ours[table], fit, throttle, resumed=resumed)
+                if (fit := self._fit(table, here, there)) and isinstance(here, Shape):
+                    self._compare(here, fit, throttle, resumed=resumed)
         except (psycopg.Error, CdcError) as error:
             broken = "the session on the primary broke" if self.primary.broken else "stopped"
             for replica in self.replicas:
                 self._lose(replica, f"{broken}: {ends.told(error)}")
 
-    def _shapes(
-        self, wanted: Sequence[TableName]
-    ) -> tuple[dict[TableName, Shape], dict[str, dict[TableName, Shape]]]:
+    def _shapes(self, wanted: Sequence[TableName]) -> tuple[Shapes, dict[str, Shapes]]:
         conns = [self.primary.conn, *(r.conn for r in self.replicas)]
         self.outcome.hash = self.options.hash or encoding.choose(conns)
-        theirs: dict[str, dict[TableName, Shape]] = {}
+        theirs: dict[str, Shapes] = {}
         for replica in self.replicas:
             try:
                 theirs[replica.name] = replica.shapes(wanted)
@@ -213,27 +219,36 @@ class _Tables:
         )
 
     def _fit(
-        self, table: TableName, ours: Shape | None, theirs: dict[str, Shape | None]
+        self,
+        table: TableName,
+        ours: Shape | psycopg.Error | None,
+        theirs: dict[str, Shape | psycopg.Error | None],
     ) -> list[Side]:
         """Return the replicas on which the table's rows can be compared; note why on others not."""
         fit = []
         for replica in self.replicas:
             if replica.name in self.outcome.trouble:
                 continue
-            there = theirs.get(replica.name)
             if table not in replica.held:
                 why = f"was not filled with it: `cdc bootstrap --table {table}`"
                 self.outcome.uncovered.append(Uncovered(replica.name, table, why))
                 continue
             result = TableResult(replica.name, table)
             self.outcome.results.append(result)
-            if ours is None or there is None:
-                where = "the primary" if ours is None else replica.name
-                result.trouble = f"it does not exist on {where}"
-                continue
-            result.mismatches = likeness.compare(ours, there)
-            if not result.incomparable:
-                fit.append(Side(replica, self.stores[replica.name], there, result))
+            there = theirs.get(replica.name)
+            match ours, there:
+                case Shape(), Shape():
+                    result.mismatches = likeness.compare(ours, there)
+                    if not result.incomparable:
+                        fit.append(Side(replica, self.stores[replica.name], there, result))
+                case (psycopg.Error(), _):
+                    result.trouble = f"on the primary: {ends.told(ours)}"
+                case (_, psycopg.Error()):
+                    result.trouble = replica.told(there)
+                case (None, _):
+                    result.trouble = "it does not exist on the primary"
+                case _:
+                    result.trouble = f"it does not exist on {replica.name}"
         return fit
 
     def _compare(

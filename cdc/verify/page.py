@@ -30,7 +30,7 @@ th, td { padding: .25rem .5rem; text-align: right; border-bottom: 1px solid var(
          font-variant-numeric: tabular-nums; vertical-align: top }
 th { font-weight: 600; border-bottom-width: 2px; vertical-align: bottom }
 td:first-child, th:first-child, .text td, .text th { text-align: left }
-td b { display: inline-block; width: 1.2rem } ul { padding-left: 1.2rem; margin: .6rem 0 }
+td i { display: inline-block; width: 1.2rem; font-style: normal; font-weight: 600 } ul { padding-left: 1.2rem; margin: .6rem 0 }
 code { font: .87em/1.45 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere }
 .text td { white-space: nowrap } .text td.value { white-space: normal; min-width: 12rem }
 """
@@ -87,7 +87,7 @@ def _tables(outcome: Outcome) -> Iterator[str]:
     yield "<tr>" + "".join(f"<th>{name}</th>" for name in _COLUMNS) + "</tr>"
     for result in outcome.results:
         kind, mark = _mark(result)
-        name = f'<td class="{kind}"><b>{mark}</b>{escape(str(result.table))}</td>'
+        name = f'<td class="{kind}"><i>{mark}</i>{escape(str(result.table))}</td>'
         yield f"<tr>{name}{''.join(_numbers(result))}</tr>"
     yield "</table></div>"
     if remarks := [remark for result in outcome.results for remark in _remarks(result)]:

@@ -26,17 +26,13 @@ class SetReader:
     def __init__(self, conn: psycopg.Connection[Any], layout: Layout) -> None:
         self._conn = conn
         self.layout = layout
-        self._hashed = sql.SQL(
-            "(SELECT {} AS h, {} AS version, {} AS texts FROM ONLY {} AS t) AS r"
-        ).format(layout.row_hash, layout.version, layout.texts, layout.table.sql)
+        self._hashed = _hashed(layout, version=layout.version, texts=layout.texts)
 
     def buckets(self) -> dict[int, tuple[int, int]]:
         """Return the number of rows and the sum of their hashes, by bucket."""
         found = fetch(
             self._conn,
-            sql.SQL("SELECT h & {}, count(*), sum(h) FROM {} GROUP BY 1").format(
-                sql.Literal(_BUCKETS - 1), self._hashed
-            ),
+            buckets(self.layout),
             [],
         )
         return {bucket: (rows, int(total)) for bucket, rows, total in found}
@@ -79,3 +75,21 @@ class SetReader:
             (str(hashed),): Row(Image(rows, versions), tuple(texts))
             for hashed, rows, versions, texts in found
         }
+
+
+def buckets(layout: Layout) -> sql.Composed:
+    """Return the statement that counts a table's rows in buckets of their hashes."""
+    return sql.SQL("SELECT h & {}, count(*), sum(h) FROM {} GROUP BY 1").format(
+        sql.Literal(_BUCKETS - 1), _hashed(layout)
+    )
+
+
+def _hashed(layout: Layout, **more: sql.Composable) -> sql.Composed:
+    """Return the rows with their hash `h` and `more`, as the relation `r`."""
+    columns = {"h": layout.row_hash, **more}
+    return sql.SQL("(SELECT {} FROM ONLY {} AS t) AS r").format(
+        sql.SQL(", ").join(
+            sql.SQL("{} AS {}").format(value, sql.SQL(name)) for name, value in columns.items()
+        ),
+        layout.table.sql,
+    )

@@ -77,8 +77,9 @@ def verify(
         if replicas:
             resumed = _remember(outcome, stores, options, note)
             pool = stack.enter_context(ThreadPoolExecutor(len(replicas)))
-            meter = stack.enter_context(CopyProgress("comparing", size, _describe))
-            every = _Tables(primary, replicas, stores, pool, options, outcome, meter)
+            course = _Course()
+            meter = stack.enter_context(CopyProgress("comparing", size, course.say))
+            every = _Tables(primary, replicas, stores, pool, options, outcome, meter, course)
             every.verify(wanted, resumed=resumed)
             _finish(outcome, stores)
     outcome.seconds = time.monotonic() - started
@@ -157,9 +158,10 @@ def _tables(
 
 
 def _size(primary: Primary, wanted: Sequence[TableName]) -> int:
-    """Return about how many rows there are, as the planner believes."""
+    """Return about how many rows there are: as the planner believes, or by size where it knows nothing."""
     row = primary.conn.execute(
-        "SELECT coalesce(sum(greatest(reltuples, 0)), 0)::bigint FROM pg_class c"
+        "SELECT coalesce(sum(CASE WHEN reltuples < 0 THEN pg_relation_size(c.oid) / 100"
+        " ELSE reltuples END), 0)::bigint FROM pg_class c"
         " JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
         [[t.schema for t in wanted], [t.name for t in wanted]],
@@ -168,10 +170,18 @@ def _size(primary: Primary, wanted: Sequence[TableName]) -> int:
     return int(row[0])
 
 
-def _describe(done: Tally, total: int, seconds: float) -> str:
-    rate = done.rows / seconds if seconds > 0 else 0.0
-    said = f"{done.rows:,} rows, {rate:,.0f} rows/s"
-    return said + (f", {span((total - done.rows) / rate)} left" if 0 < done.rows < total else "")
+@dataclasses.dataclass(slots=True)
+class _Course:
+    """Says how far the run is, and in which table."""
+
+    table: TableName | None = None
+
+    def say(self, done: Tally, total: int, seconds: float) -> str:
+        rate = done.rows / seconds if seconds > 0 else 0.0
+        said = f"{done.rows:,} rows, {rate:,.0f} rows/s"
+        if 0 < done.rows < total:
+            said += f", {span((total - done.rows) / rate)} left"
+        return f"{said}, in {self.table}" if self.table else said
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -185,6 +195,7 @@ class _Tables:
     options: Options
     outcome: Outcome
     meter: CopyProgress
+    course: _Course
 
     def verify(self, wanted: Sequence[TableName], *, resumed: bool) -> None:
         """Compare table by table, until an end breaks."""
@@ -192,7 +203,7 @@ class _Tables:
             ours, theirs = self._shapes(wanted)
             throttle = Throttle(self.primary, self.options.patience.lag)
             for table in wanted:
-                here = ours.get(table)
+                here, self.course.table = ours.get(table), table
                 there = {name: shapes.get(table) for name, shapes in theirs.items()}
                 if (fit := self._fit(table, here, there)) and isinstance(here, Shape):
                     self._compare(here, fit, throttle, resumed=resumed)

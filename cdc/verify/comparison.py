@@ -34,13 +34,17 @@ MOST = 100_000
 
 @dataclasses.dataclass(slots=True)
 class Side:
-    """The table on one replica: what is found of it, and the keys that are not decided yet."""
+    """The table on one replica: what is found of it, and the keys that are not decided yet.
+
+    `open` are those that a killed run had left: they may be in a chunk that is read again.
+    """
 
     replica: Replica
     store: Store
     shape: Shape
     result: TableResult
     pending: list[Key] = dataclasses.field(default_factory=list)
+    open: frozenset[Key] = frozenset()
     findings: list[Finding] = dataclasses.field(default_factory=list)
     stuck: bool = False
 
@@ -109,6 +113,7 @@ class Comparison:
             with self._own(side):
                 progress = side.store.saved(self.at, self.layout.table, self.shape) or progress
             side.pending += progress.open
+            side.open = frozenset(progress.open)
             side.result.candidates = progress.candidates
             side.result.resolved = progress.resolved
             behind = begin is None or (progress.done, progress.chunks) < (begin.done, begin.chunks)
@@ -134,7 +139,8 @@ class Comparison:
             Reader(here, self.layout), readers, Pace(self.share), self.pool, begin.upto
         ):
             yield chunk
-            self._hold()
+            if not chunk.last:
+                self._hold()
             for side in self.sides:
                 if side.done:
                     readers.pop(side.replica.name, None)
@@ -155,7 +161,7 @@ class Comparison:
         if name in chunk.troubles:
             side.fail(chunk.troubles[name])
             return
-        candidates = chunk.candidates.get(name, [])
+        candidates = [key for key in chunk.candidates.get(name, []) if key not in side.open]
         side.pending += candidates
         result.candidates += len(candidates)
         result.rows += chunk.rows

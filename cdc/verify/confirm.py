@@ -184,6 +184,7 @@ class Confirmation:
             here,
             _image(there),
             abs(counts[0] - counts[1]),
+            keyed=False,
         )
 
     def _poll(self, keys: list[Key], decided: Decided) -> list[Key]:

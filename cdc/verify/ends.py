@@ -205,15 +205,20 @@ def open_replica(
 
 
 def told(error: Exception) -> str:
-    """Return what an error says in one line, and what to do about it where that is known."""
+    """Return what an error says in one line, and what to do about it where that is known.
+
+    PostgreSQL's details are left out: they hold values.
+    """
+    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    said = primary or postgres.first_line(error)
     match error:
         case CdcError():
             return f"{error.what}; next: {error.next}"
         case psycopg.errors.QueryCanceled():
-            return f"{postgres.first_line(error)} (--statement-timeout)"
+            return f"{said} (--statement-timeout)"
         case psycopg.errors.LockNotAvailable():
-            return f"{postgres.first_line(error)}: somebody holds the table for himself"
-    return postgres.first_line(error)
+            return f"{said}: somebody holds the table for himself"
+    return said
 
 
 def _shapes(config: Config, dsn: str, patience: Patience, tables: Iterable[TableName]) -> Shapes:

@@ -18,8 +18,8 @@ Kind = Literal["missing", "extra", "different"]
 class Finding:
     """A row that differs between the primary and one replica.
 
-    `key` maps the key's columns to their text; of a table without key it is the whole row, and
-    `count` how many of such rows are too few or too many. `columns` maps the columns that differ
+    `key` maps the key's columns to their text; where the table has none (not `keyed`) it is the whole
+    row, and `count` how many of such rows are too few or too many. `columns` maps the columns that differ
     to their texts on the primary and on the replica. `address`, `ours` (the primary's row) and
     `theirs` (the replica's version of it) are what mending needs.
     """
@@ -33,6 +33,7 @@ class Finding:
     ours: Row | None
     theirs: Image | None
     count: int = 1
+    keyed: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -149,7 +149,10 @@ def _findings(findings: list[Finding], *, mask: bool) -> Iterator[str]:
 
 def _finding(finding: Finding, *, mask: bool) -> Iterator[str]:
     """Yield one row per column that differs; the first one names the row."""
-    key = ", ".join(f"{name} = {_value(value)}" for name, value in finding.key.items())
+    key = ", ".join(
+        name if mask and not finding.keyed else f"{name} = {_value(value)}"
+        for name, value in finding.key.items()
+    )
     kind = finding.kind + (f" ({finding.count:,} times)" if finding.count > 1 else "")
     about = [finding.replica, str(finding.table), kind, key]
     columns = finding.columns if finding.kind == "different" else {}

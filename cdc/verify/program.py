@@ -11,8 +11,7 @@ import click
 from cdc import __version__, names
 from cdc.commands import program
 from cdc.commands.options import Common, Seconds, common, note
-from cdc.config import NOTHING_CHANGED, Duration
-from cdc.errors import UsageError
+from cdc.config import Duration
 from cdc.names import TableName
 from cdc.verify import gauges, report
 from cdc.verify.encoding import Hash
@@ -63,7 +62,9 @@ class _Table(click.ParamType[TableName]):
               help="Write the report as a page for people.")  # fmt: skip
 @click.option("--textfile", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Write metrics for node_exporter's textfile collector.")  # fmt: skip
-@click.option("--mask", is_flag=True, help="Leave values out of --findings and --html.")
+@click.option(
+    "--mask", is_flag=True, help="Tell which columns differ, and not their values; keys stay."
+)
 @click.option("--resume", is_flag=True,
               help="Go on with a run that was killed, or that left something open.")  # fmt: skip
 @click.option("--history", is_flag=True, help="Show earlier runs and compare nothing.")
@@ -92,12 +93,6 @@ def cdc_verify(
     tables were left undecided. On the primary nothing is locked, and nothing written but marks in
     the log; on a replica the run is remembered in its schema cdc.
     """
-    if mask and findings is None and html is None:
-        raise UsageError(
-            "--mask says how --findings and --html are written",
-            safe=NOTHING_CHANGED,
-            next="add one of them",
-        )
     config = said.load()
     if history:
         runs = past(config, said.some_replicas(config))
@@ -118,7 +113,11 @@ def cdc_verify(
         repair_sql.writelines(f"{text}\n" for text in script(outcome.findings, outcome.layouts))
     if html is not None:
         html.write(page(outcome, mask=mask))
-    click.echo(json.dumps(report.as_json(outcome)) if said.json else report.human(outcome))
+    click.echo(
+        json.dumps(report.as_json(outcome, mask=mask))
+        if said.json
+        else report.human(outcome, mask=mask)
+    )
     if repair == "plan" and not said.json:
         for text in script(outcome.findings, outcome.layouts):
             click.echo(text)

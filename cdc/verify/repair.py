@@ -20,7 +20,7 @@ from cdc.config import Config
 from cdc.errors import WaitTimeout
 from cdc.verify.confirm import RowReader
 from cdc.verify.encoding import Layout
-from cdc.verify.ends import Primary, Replica
+from cdc.verify.ends import Primary, Replica, told
 from cdc.verify.findings import Finding
 from cdc.verify.ranges import Key
 from cdc.verify.reading import Image, Row
@@ -96,7 +96,7 @@ class Repair:
             try:
                 done += self._some(refused)
             except psycopg.errors.IntegrityError as error:
-                done += Mended(0, (f"the replica refused: {postgres.first_line(error)}",))
+                done += Mended(0, (f"the replica refused: {told(error)}",))
         return done
 
     def _some(self, findings: Sequence[Finding]) -> Mended:
@@ -116,7 +116,7 @@ class Repair:
             except psycopg.Error as error:
                 if self._primary.broken:
                     raise
-                return Mended(0, (postgres.first_line(error),))
+                return Mended(0, (told(error),))
         return Mended(0, (why,))
 
     def _batch(self, findings: Sequence[Finding]) -> Mended:

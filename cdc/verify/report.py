@@ -25,14 +25,17 @@ _HEAD = (
 )  # fmt: skip
 
 
-def human(outcome: Outcome) -> str:
-    """Return the report for people: a table per replica, what is wrong, the claim."""
+def human(outcome: Outcome, *, mask: bool = False) -> str:
+    """Return the report for people: a table per replica, what is wrong, the claim.
+
+    With `mask`, the columns that differ are named and their values left out.
+    """
     lines: list[str] = []
     for name in outcome.replicas:
         results = [r for r in outcome.results if r.replica == name]
         if results:
             lines += [name, *_table(results), ""]
-    lines += [*_remarks(outcome), *map(outcome.claim, outcome.replicas)]
+    lines += [*_remarks(outcome, mask=mask), *map(outcome.claim, outcome.replicas)]
     return "\n".join(lines)
 
 
@@ -61,7 +64,7 @@ def _row(result: TableResult) -> tuple[str, ...]:
     )
 
 
-def _remarks(outcome: Outcome) -> Iterator[str]:
+def _remarks(outcome: Outcome, *, mask: bool) -> Iterator[str]:
     for result in outcome.results:
         where = f"{result.replica} {result.table}"
         if result.trouble:
@@ -78,7 +81,7 @@ def _remarks(outcome: Outcome) -> Iterator[str]:
         if result.alike:
             yield f"{where}: {result.alike:,} differ in binary only, equal as PostgreSQL prints them"
     for finding in outcome.findings[:_SHOWN]:
-        yield told(finding)
+        yield told(finding, mask=mask)
     if len(outcome.findings) > _SHOWN:
         yield f"and {len(outcome.findings) - _SHOWN:,} more rows that differ: --findings FILE has all"
     for uncovered in outcome.uncovered:
@@ -95,14 +98,17 @@ def _keys(undecided: Undecided, most: int = 5) -> str:
     return f": {shown}" + (f" and {more:,} more" if more > 0 else "")
 
 
-def told(finding: Finding) -> str:
+def told(finding: Finding, *, mask: bool = False) -> str:
     """Return a finding in one line."""
-    key = ", ".join(f"{name}={_shown(value)}" for name, value in finding.key.items())
+    key = ", ".join(
+        name if mask and not finding.keyed else f"{name}={_shown(value)}"
+        for name, value in finding.key.items()
+    )
     times = f" ({finding.count} times)" if finding.count > 1 else ""
     said = f"{finding.replica} {finding.table} {finding.kind} {key}{times}"
     if finding.kind == "different":
         said += ": " + "; ".join(
-            f"{name} {_shown(p)} on the primary, {_shown(r)} here"
+            name if mask else f"{name} {_shown(p)} on the primary, {_shown(r)} here"
             for name, (p, r) in finding.columns.items()
         )
     return said
@@ -114,8 +120,8 @@ def _shown(value: str | None, most: int = 60) -> str:
     return repr(value if len(value) <= most else value[:most] + "…")
 
 
-def as_json(outcome: Outcome) -> dict[str, Any]:
-    """Return the whole outcome for programs, without the findings' values."""
+def as_json(outcome: Outcome, *, mask: bool = False) -> dict[str, Any]:
+    """Return the whole outcome for programs; with `mask`, without the findings' values."""
     return {
         "version": VERSION,
         "program": f"cdc-verify {__version__}",
@@ -133,7 +139,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
             }
             for name in outcome.replicas
         ],
-        "findings": [line(finding) for finding in outcome.findings],
+        "findings": [line(finding, mask=mask) for finding in outcome.findings],
         "uncovered": [
             {"replica": u.replica, "table": str(u.table), "reason": u.reason}
             for u in outcome.uncovered
@@ -183,7 +189,7 @@ def line(finding: Finding, *, mask: bool = False) -> dict[str, Any]:
         "replica": finding.replica,
         "table": str(finding.table),
         "kind": finding.kind,
-        "key": finding.key,
+        "key": dict.fromkeys(finding.key) if mask and not finding.keyed else finding.key,
         "count": finding.count,
         "columns": columns,
     }

@@ -108,14 +108,24 @@ def test_the_json_is_what_its_schema_says() -> None:
 
 
 def test_a_mask_leaves_no_value() -> None:
-    """With a mask, findings and page name the columns and show no value of them."""
-    found = outcome(result(different=1), findings=[FINDING])
-    (line,) = report.lines(found.findings, mask=True)
+    """With a mask, every form of the report names the columns and shows no value of them."""
+    whole = dataclasses.replace(
+        FINDING, kind="missing", key={"card": SECRET}, columns={}, keyed=False
+    )
+    found = outcome(result(different=1), findings=[FINDING, whole])
 
-    assert SECRET not in line + page(found, mask=True)
-    assert "card" in line
-    assert "card" in page(found, mask=True)
-    assert SECRET in page(found, mask=False)
+    def forms(*, mask: bool) -> list[str]:
+        return [
+            *report.lines(found.findings, mask=mask),
+            json.dumps(report.as_json(found, mask=mask)),
+            report.human(found, mask=mask),
+            page(found, mask=mask),
+        ]
+
+    for masked, plain in zip(forms(mask=True), forms(mask=False), strict=True):
+        assert SECRET in plain
+        assert SECRET not in masked
+        assert "card" in masked
 
 
 def test_the_page_needs_nothing_else_and_escapes() -> None:

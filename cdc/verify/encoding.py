@@ -110,7 +110,7 @@ def layout(primary: Shape, replicas: Sequence[Shape], hashed: Hash) -> Layout:
     by_name = {c.name: c for c in columns}
     key = tuple(by_name[name] for name in primary.key) if has_key else ()
     crossed = any(
-        c is None or c.collation != column.collation
+        c is None or (c.collation, c.labels) != (column.collation, column.labels)
         for column in key
         for c in (s.column(column.name) for s in replicas)
     )

@@ -54,13 +54,18 @@ def test_rows_without_key_are_hashed_as_printed() -> None:
 
 
 def test_a_key_that_sorts_otherwise_somewhere_is_crossed() -> None:
-    """Only a collation of the key counts, and only if it is another one."""
+    """Only the collation or labels of a key's column count, and only if they are others."""
     other = dataclasses.replace(NOTE, collation="i en-US 153.14")
     texts = dataclasses.replace(SHAPE, key=("note",))
     there = dataclasses.replace(texts, columns=(ID, STATE, other))
 
     assert layout(texts, [texts, there], "lookup3").crossed
     assert not layout(texts, [texts], "lookup3").crossed
+    moods = dataclasses.replace(SHAPE, key=("state",))
+    more = dataclasses.replace(
+        moods, columns=(ID, dataclasses.replace(STATE, labels=("new",)), NOTE)
+    )
+    assert layout(moods, [more], "lookup3").crossed
     assert not layout(SHAPE, [dataclasses.replace(there, key=("id",))], "lookup3").crossed
 
 

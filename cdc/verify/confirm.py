@@ -112,7 +112,8 @@ class Confirmation:
             else:
                 differing[key] = verdict
         left += self._tell(differing, r2, s2, decided)
-        return self._poll(left, decided) if hot else left
+        # Rows without key have a number and no value: that a number was seen proves nothing.
+        return self._poll(left, decided) if hot and self._layout.key else left
 
     def _settle(self) -> None:
         if pids := self._primary.settle(self._replica.applied()):

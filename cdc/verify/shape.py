@@ -142,10 +142,9 @@ def read(
     wanted = sorted(tables)
     names = {"schemas": [t.schema for t in wanted], "names": [t.name for t in wanted]}
     with catalog.inspector(dsn, application, settings) as (look, connection):
-        facts = {
-            (TableName(fact.schema, fact.table), fact.name): fact
-            for fact in connection.execute(_COLUMNS, names)
-        }
+        facts: dict[TableName, dict[str, sqlalchemy.Row[Any]]] = {}
+        for fact in connection.execute(_COLUMNS, names):
+            facts.setdefault(TableName(fact.schema, fact.table), {})[fact.name] = fact
         keys: dict[TableName, tuple[str, ...]] = {}
         indexes: dict[TableName, list[Index]] = {}
         for found in connection.execute(_INDEXES, names):
@@ -156,19 +155,25 @@ def read(
             indexes.setdefault(table, []).append(index)
             if found.addresses:
                 keys.setdefault(table, tuple(found.columns))
-        return {
-            table: Shape(
-                table,
-                tuple(_column(column, facts[table, column["name"]]) for column in columns),
-                keys.get(table, ()),
-                tuple(indexes.get(table, ())),
-            )
+        described = {
+            TableName(schema, name): columns
             for schema in {table.schema for table in wanted}
             for (_, name), columns in look.get_multi_columns(
                 schema, [t.name for t in wanted if t.schema == schema]
             ).items()
-            if columns and ((table := TableName(schema, name)), columns[0]["name"]) in facts
         }
+    return {
+        table: Shape(
+            table,
+            # A column that came or went between two statements: the rows will show it.
+            tuple(
+                _column(c, known[c["name"]]) for c in described.get(table, ()) if c["name"] in known
+            ),
+            keys.get(table, ()),
+            tuple(indexes.get(table, ())),
+        )
+        for table, known in facts.items()
+    }
 
 
 def _column(described: Mapping[str, Any], fact: sqlalchemy.Row[Any]) -> Column:

@@ -34,7 +34,9 @@ def test_a_million_rows_in_one_transaction(
     stream.sql(
         "primary", "INSERT INTO t SELECT i, md5(i::text), i FROM generate_series(1, 1000000) i"
     )
-    waited = stream.cdc("wait", "-r", "r1", "--now", "--timeout", "1200s", check=False, timeout=1230)
+    waited = stream.cdc(
+        "wait", "-r", "r1", "--now", "--timeout", "1200s", check=False, timeout=1230
+    )
     assert waited.returncode == 0, waited.stderr + stream.log(daemon)
 
     peak = _peak_kb(daemon.pid)
@@ -55,7 +57,9 @@ def test_rows_of_ten_megabytes(
     for row in range(LARGE // 2 + 1, LARGE + 1):
         stream.sql("primary", _WIDE, [row, row])
     daemon = stream.start("run", "-r", "r1")
-    waited = stream.cdc("wait", "-r", "r1", "--now", "--timeout", "1200s", check=False, timeout=1230)
+    waited = stream.cdc(
+        "wait", "-r", "r1", "--now", "--timeout", "1200s", check=False, timeout=1230
+    )
     assert waited.returncode == 0, waited.stderr + stream.log(daemon)
 
     peak = _peak_kb(daemon.pid)

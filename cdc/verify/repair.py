@@ -140,7 +140,7 @@ class Repair:
                 finding
                 for finding in findings
                 if before.get(finding.address) == after.get(finding.address)
-                and there.get(finding.address) == finding.theirs
+                and unmoved(finding, after.get(finding.address), there.get(finding.address))
             ]
             self._write(still, after, there)
         moved = len(findings) - len(still)
@@ -179,6 +179,16 @@ class Repair:
     def _raw(self, statement: sql.Composed, given: Sequence[Any]) -> None:
         with psycopg.RawCursor(self._writer) as cursor:
             cursor.execute(statement, given)
+
+
+def unmoved(finding: Finding, ours: Row | None, theirs: Image | None) -> bool:
+    """Tell whether the rows of both ends are what was found, so that the finding may be mended.
+
+    A row that was found missing may have been deleted on the primary since, and one too many inserted.
+    """
+    if theirs != finding.theirs:
+        return False
+    return not finding.keyed or (ours is None) == (finding.kind == "extra")
 
 
 def delete_keys(layout: Layout, keys: Sequence[Key]) -> tuple[sql.Composed, list[list[str]]]:

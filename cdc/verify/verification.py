@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime as dt
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -109,16 +110,26 @@ def _remember(
     """Write down that a run begins, or find the one that goes on; tell which of the two it is."""
     fingerprint = digest(sorted(map(str, options.only)), sorted(stores))
     if options.resume:
-        found = {store.unfinished(fingerprint) for store in stores.values()}
+        found = {_unfinished(store, fingerprint) for store in stores.values()}
         (first, *others) = found
         if first is not None and not others:
             outcome.at, outcome.lsn = first
             note(f"going on with the run of {outcome.at:%Y-%m-%d %H:%M:%S} UTC")
             return True
         note("no run of the same tables and replicas has left anything open: beginning anew")
-    for store in stores.values():
-        store.begin(outcome.at, outcome.lsn, fingerprint, whole=not options.only)
+    for name, store in stores.items():
+        try:
+            store.begin(outcome.at, outcome.lsn, fingerprint, whole=not options.only)
+        except psycopg.Error as error:
+            outcome.trouble[name] = f"the run cannot be remembered: {ends.told(error)}"
     return False
+
+
+def _unfinished(store: Store, fingerprint: str) -> tuple[dt.datetime, int] | None:
+    try:
+        return store.unfinished(fingerprint)
+    except psycopg.Error:
+        return None  # to begin will fail as well, and is told
 
 
 def _finish(outcome: Outcome, stores: dict[str, Store]) -> None:
@@ -158,9 +169,9 @@ def _tables(
 
 
 def _size(primary: Primary, wanted: Sequence[TableName]) -> int:
-    """Return about how many rows there are: as the planner believes, or by size where it knows nothing."""
+    """Return about how many rows there are, as the planner believes, or the statistics."""
     row = primary.conn.execute(
-        "SELECT coalesce(sum(CASE WHEN reltuples < 0 THEN pg_relation_size(c.oid) / 100"
+        "SELECT coalesce(sum(CASE WHEN reltuples < 0 THEN pg_stat_get_live_tuples(c.oid)"
         " ELSE reltuples END), 0)::bigint FROM pg_class c"
         " JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from harness import Stream
 from psycopg import sql
-from test_verify import verified
+from verifying import verified
 
 pytestmark = pytest.mark.stack
 

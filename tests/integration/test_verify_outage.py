@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from harness import Stack, Stream
 from psycopg import sql
-from test_verify import verified
+from verifying import verified
 
 from cdc.local import processes
 from cdc.local.layout import Layout
@@ -91,17 +91,20 @@ def test_a_commit_that_a_standby_holds_up_is_no_difference(pair: Stream) -> None
     assert 0 == code, report
 
 
-def started(stream: Stream, seen: LiteralString = "rows") -> subprocess.Popen[bytes]:
-    """Start a slow verification; return it when a chunk of the large table is remembered."""
+def halted(stream: Stream) -> subprocess.Popen[bytes]:
+    """Start a verification and stop it in the pause after a chunk of the large table."""
     # At two percent the pause after a chunk is fifty times as long as the chunk.
     running = stream.start("--json", "--max-cpu", "2", name="cdc-verify")
-    harness.wait_until(partial(remembered, stream, seen), "a chunk is remembered")
+    harness.wait_until(partial(remembered, stream), "a chunk is remembered")
+    running.send_signal(signal.SIGSTOP)
+    assert remembered(stream)
     return running
 
 
-def remembered(stream: Stream, table: str) -> bool:
+def remembered(stream: Stream) -> bool:
+    """Tell whether the large table is read in part."""
     return bool(
-        stream.sql("r1", "SELECT 1 FROM cdc.verified WHERE table_name = %s AND NOT done", [table])
+        stream.sql("r1", "SELECT 1 FROM cdc.verified WHERE table_name = 'rows' AND NOT done")
     )
 
 
@@ -117,14 +120,18 @@ def dead(stack: Stack, server: str) -> Iterator[None]:
     assert process is not None
     processes.stop(process, [(signal.SIGQUIT, 60.0)])
     processes.reaped(process.pid, 30)
-    yield
-    harness.run("local", "up", "--dir", stack.config.parent, cwd=stack.config.parent, timeout=300)
+    try:
+        yield
+    finally:
+        folder = stack.config.parent
+        harness.run("local", "up", "--dir", folder, cwd=folder, timeout=300)
 
 
 def test_a_replica_that_dies_meanwhile_costs_the_others_nothing(pair: Stream) -> None:
     """The replica that went away is exit 2 with what was proven of it; the other one is compared whole."""
-    running = started(pair)
+    running = halted(pair)
     with dead(pair.stack, "r2"):
+        running.send_signal(signal.SIGCONT)
         assert 2 == running.wait()
     report = report_of(pair, running)
     r1, r2 = report["replicas"]
@@ -140,8 +147,9 @@ def test_a_replica_that_dies_meanwhile_costs_the_others_nothing(pair: Stream) ->
 
 def test_a_primary_that_dies_meanwhile_ends_the_run_with_what_was_proven(pair: Stream) -> None:
     """Exit 2, the tables before it proven on all replicas; --resume reads the rest."""
-    running = started(pair)
+    running = halted(pair)
     with dead(pair.stack, "primary"):
+        running.send_signal(signal.SIGCONT)
         assert 2 == running.wait()
     report = report_of(pair, running)
 

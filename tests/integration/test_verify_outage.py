@@ -156,6 +156,7 @@ def test_a_primary_that_dies_meanwhile_ends_the_run_with_what_was_proven(pair: S
     for replica in report["replicas"]:
         assert [True, False] == [t["proven"] for t in replica["tables"]]
         assert "the session on the primary broke" in replica["trouble"]
+    pair.cdc("connectors", "restart", check=False)
     caught_up(pair)
     code, report = verified(pair, "--resume")
     assert (0, [30000, 30000]) == (code, [r["tables"][1]["rows"] for r in report["replicas"]])

@@ -91,7 +91,7 @@ def _remarks(outcome: Outcome, *, mask: bool) -> Iterator[str]:
 
 def _keys(undecided: Undecided, most: int = 5) -> str:
     """Return the first keys; rows of a table without key have none to show."""
-    if not undecided.addressed:
+    if not (undecided.addressed and undecided.keys):
         return ""
     shown = ", ".join("(" + ", ".join(key) + ")" for key in undecided.keys[:most])
     more = len(undecided.keys) - most

@@ -128,6 +128,26 @@ def test_a_mask_leaves_no_value() -> None:
         assert "card" in masked
 
 
+def test_people_see_some_and_are_told_of_the_rest() -> None:
+    """A long list is cut and says so; what is undecided comes with its first keys, where it has some."""
+    keys = tuple((str(n),) for n in range(7))
+    found = outcome(
+        result(
+            different=60,
+            undecided=[Undecided(keys, "hot"), Undecided((("-5",),), "new", addressed=False)],
+        ),
+        result(undecided=[Undecided((), "too many differ")]),
+        findings=[FINDING] * 60,
+    )
+    lines = report.human(found).splitlines()
+
+    assert 50 == sum(" different id=" in line for line in lines)
+    assert "and 10 more rows that differ: --findings FILE has all" in lines
+    assert 'r1 app."Orders": 7 rows undecided: hot: (0), (1), (2), (3), (4) and 2 more' in lines
+    assert 'r1 app."Orders": 1 row undecided: new' in lines
+    assert 'r1 app."Orders": undecided: too many differ' in lines
+
+
 def test_the_page_needs_nothing_else_and_escapes() -> None:
     """The page refers to nothing outside of it and shows values as text."""
     shown = page(outcome(result(different=1), findings=[FINDING]), mask=False)

@@ -17,7 +17,7 @@ from cdc.verify.verdict import Readings, Verdict, judge, judge_set
 
 #: Rounds before a key counts as hot, written so often that both ends are polled for it; and rounds
 #: after which a key is left undecided.
-_HOT, _ROUNDS = 4, 12
+_HOT, _ROUNDS = 1, 12
 
 _KINDS: dict[Verdict, Kind] = {
     Verdict.MISSING: "missing",
@@ -207,8 +207,10 @@ class Confirmation:
         self._settle()
         mark = self._primary.mark()
         until = time.monotonic() + self._replica.patience.barrier
-        while not self._replica.standing().reached(mark) and time.monotonic() < until:
+        while not self._replica.standing().reached(mark) and (now := time.monotonic()) < until:
             look()
+            # A table without key is read whole: the primary rests as long as it works.
+            time.sleep(time.monotonic() - now)
         left: list[Key] = list(keys)
         for _ in range(20):
             found = self._there.images(left)

@@ -55,6 +55,6 @@ class Pace:
         rate = now if self.rate is None else (1 - _NEWEST) * self.rate + _NEWEST * now
         return dataclasses.replace(self, rate=rate)
 
-    def pause(self, seconds: float) -> float:
-        """Return how long to rest after a chunk that took `seconds` on the primary."""
-        return seconds * (1 / self.share - 1)
+    def pause(self, seconds: float, rested: float = 0.0) -> float:
+        """Return how long to rest after a chunk that took `seconds` on the primary, `rested` since."""
+        return max(0.0, seconds * (1 / self.share - 1) - rested)

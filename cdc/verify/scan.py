@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
+from operator import methodcaller
 from typing import TypeVar
 
 import psycopg
@@ -45,26 +46,32 @@ def keyed(
 
     Replicas may be taken out of `replicas` between two chunks.
     """
+    # A primary that rests for half of the time or more does so while the replicas read.
+    together = pace.share > 0.5
     while True:
         started = time.monotonic()
         within = Range(low, primary.next_key(low, pace.rows))
+        checksum, hashes = methodcaller("checksum", within), methodcaller("hashes", within)
+        reading = _begin(pool, replicas, checksum) if together else None
         ours = primary.checksum(within)
         spent = time.monotonic() - started
         chunk = Chunk(within.high, ours.rows, within.high is None)
-        theirs = _each(pool, replicas, lambda r: r.checksum(within), chunk)  # noqa: B023 -- called before the next turn
-        unequal = {name: replicas[name] for name, checksum in theirs.items() if checksum != ours}
+        theirs = _ended(reading or _begin(pool, replicas, checksum), chunk)
+        unequal = {name: replicas[name] for name, found in theirs.items() if found != ours}
         if unequal:
             again = time.monotonic()
-            hashes = primary.hashes(within)
+            listing = _begin(pool, unequal, hashes) if together else None
+            listed = primary.hashes(within)
             spent += time.monotonic() - again
-            listed = _each(pool, unequal, lambda r: r.hashes(within), chunk)  # noqa: B023 -- called before the next turn
-            chunk.candidates = {name: _differing(hashes, there) for name, there in listed.items()}
+            for name, there in _ended(listing or _begin(pool, unequal, hashes), chunk).items():
+                chunk.candidates[name] = _differing(listed, there)
+        rested = time.monotonic() - started - spent
         yield chunk
         if within.high is None:
             return
         low = within.high
         pace = pace.after(ours.rows, spent)
-        time.sleep(pace.pause(spent))
+        time.sleep(pace.pause(spent, rested))
 
 
 def crossed(
@@ -91,7 +98,7 @@ def crossed(
         spent = time.monotonic() - started
         chunk = Chunk(within.high, len(ours), within.high is None)
         keys = list(ours)
-        for name, there in _each(pool, replicas, lambda r: r.images(keys), chunk).items():  # noqa: B023 -- called before the next turn
+        for name, there in _each(pool, replicas, methodcaller("images", keys), chunk).items():
             theirs = {key: image.hash for key, image in there.items()}
             chunk.candidates[name] = _differing(ours, theirs)
         yield chunk
@@ -130,9 +137,10 @@ def _surplus(
 
 def unkeyed(primary: SetReader, replicas: Mapping[str, SetReader], pool: Executor) -> Chunk:
     """Compare a table without key whole, its rows counted by content."""
+    reading = _begin(pool, replicas, SetReader.buckets)
     ours = primary.buckets()
     chunk = Chunk(None, sum(count for count, _ in ours.values()), last=True)
-    for name, theirs in _each(pool, replicas, lambda r: r.buckets(), chunk).items():
+    for name, theirs in _ended(reading, chunk).items():
         if differing := _differing(ours, theirs):
             here = primary.contents(differing)
             again = {name: replicas[name]}
@@ -150,9 +158,18 @@ def _each(
     pool: Executor, readers: Mapping[str, R], read: Callable[[R], V], chunk: Chunk
 ) -> dict[str, V]:
     """Read on all replicas at the same time; what one says that cannot be read is noted."""
-    running = {name: pool.submit(read, reader) for name, reader in readers.items()}
+    return _ended(_begin(pool, readers, read), chunk)
+
+
+def _begin(
+    pool: Executor, readers: Mapping[str, R], read: Callable[[R], V]
+) -> dict[str, Future[V]]:
+    return {name: pool.submit(read, reader) for name, reader in readers.items()}
+
+
+def _ended(reading: Mapping[str, Future[V]], chunk: Chunk) -> dict[str, V]:
     results: dict[str, V] = {}
-    for name, future in running.items():
+    for name, future in reading.items():
         try:
             results[name] = future.result()
         except psycopg.Error as error:

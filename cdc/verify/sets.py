@@ -19,6 +19,9 @@ from cdc.verify.reading import Image, Row, fetch
 #: Buckets of hashes, a power of two.
 _BUCKETS = 4096
 
+#: Which versions of equal rows there are, within one server. Not by md5: some servers forbid it.
+_VERSIONS = sql.SQL("hashtextextended(string_agg(version, ' ' ORDER BY version), 0)::text")
+
 
 class SetReader:
     """Reads one table of one end by content; a key is (hash,), an image's hash the row count."""
@@ -52,10 +55,9 @@ class SetReader:
         """Return how many rows of each content there are, and which versions they are."""
         found = fetch(
             self._conn,
-            sql.SQL(
-                "SELECT h, count(*), md5(string_agg(version, ' ' ORDER BY version)) FROM {}"
-                " WHERE h = ANY($1::bigint[]) GROUP BY 1"
-            ).format(self._hashed),
+            sql.SQL("SELECT h, count(*), {} FROM {} WHERE h = ANY($1::bigint[]) GROUP BY 1").format(
+                _VERSIONS, self._hashed
+            ),
             [[int(hashed) for (hashed,) in keys]],
         )
         return {(str(hashed),): Image(rows, versions) for hashed, rows, versions in found}
@@ -65,10 +67,9 @@ class SetReader:
         found = fetch(
             self._conn,
             sql.SQL(
-                "SELECT h, count(*), md5(string_agg(version, ' ' ORDER BY version)),"
-                " (array_agg(texts::text ORDER BY version))[1]::text[] FROM {}"
+                "SELECT h, count(*), {}, (array_agg(texts::text ORDER BY version))[1]::text[] FROM {}"
                 " WHERE h = ANY($1::bigint[]) GROUP BY 1"
-            ).format(self._hashed),
+            ).format(_VERSIONS, self._hashed),
             [[int(hashed) for (hashed,) in keys]],
         )
         return {

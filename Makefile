@@ -1,4 +1,4 @@
-# make setup | demo | lint | test | fuzz | test-matrix | chaos | drill-lag | docs | wheel | clean; each prints little unless something fails.
+# make setup | demo | lint | test | fuzz | test-matrix | chaos | drill-lag | soak-verify | docs | wheel | clean; each prints little unless something fails.
 PYTHON ?= python3
 BIN := .venv/bin
 JAR := connectors/exact/target/cdc-exact.jar
@@ -6,7 +6,7 @@ JAVA_SOURCES := connectors/exact/pom.xml $(shell find connectors/exact/src -type
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 POSTGRES_15 ?= /usr/lib/postgresql/15/bin
-.PHONY: setup demo lint test fuzz test-matrix chaos drill-lag docs wheel clean announced
+.PHONY: setup demo lint test fuzz test-matrix chaos drill-lag soak-verify docs wheel clean announced
 
 setup: .venv/installed $(JAR)
 	@$(BIN)/python -m cdc.local.artifacts
@@ -73,6 +73,16 @@ drill-lag: export CDC_LAG_HOLD ?= 240
 drill-lag: export CDC_LAG_IDLE ?= 600
 drill-lag: setup
 	@$(BIN)/python -m pytest -q -s -n0 tests/acceptance/test_lag.py -k 'stop and connect or idle'
+
+# cdc-verify for an hour: sound replicas, faults, kills; every event is a line in soak.jsonl.
+soak-verify: export CDC_SOAK_RUNS ?= 100
+soak-verify: export CDC_SOAK_FAULTS ?= 300
+soak-verify: export CDC_SOAK_KILLS ?= 20
+soak-verify: export CDC_SOAK_RATE ?= 230
+soak-verify: export CDC_SOAK_STALL ?= 10
+soak-verify: export CDC_SOAK_REPORT ?= soak.jsonl
+soak-verify: setup
+	@$(BIN)/python -m pytest -q -s tests/soak $(PYTEST)
 
 wheel: setup
 	@rm -rf dist && $(BIN)/python -m build --wheel --no-isolation >/dev/null && ls dist/*.whl

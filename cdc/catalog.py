@@ -83,15 +83,15 @@ class Table:
 
 @contextlib.contextmanager
 def inspector(
-    dsn: str, application: str
+    dsn: str, application: str, settings: dict[str, str] | None = None
 ) -> Iterator[tuple[sqlalchemy.Inspector, sqlalchemy.Connection]]:
-    """Give SQLAlchemy's Inspector and its session, one of its own with the pinned settings.
+    """Give SQLAlchemy's Inspector and its session, one of its own with the pinned settings and more.
 
     Of its own, because SQLAlchemy rolls back when it is done with a session.
     """
     engine = sqlalchemy.create_engine(
         "postgresql+psycopg://",
-        creator=lambda: postgres.connect(dsn, application),
+        creator=lambda: postgres.connect(dsn, application, settings=settings),
         poolclass=NullPool,
     )
     try:

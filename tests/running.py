@@ -1,4 +1,4 @@
-"""Programs of `workload.py` as processes beside a test."""
+"""Programs of `workload.py`, and others that tell what they do, as processes beside a test."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ RATE = 230
 class Program:
     """One of them; it prints what it did as JSON when it ends."""
 
-    def __init__(self, *args: str) -> None:
+    def __init__(self, *args: str, script: Path = WORKLOAD) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(WORKLOAD), *args], stdout=subprocess.PIPE, text=True
+            [sys.executable, str(script), *args], stdout=subprocess.PIPE, text=True
         )
 
     @property

@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 
-from cdc import postgres
+import psycopg
+
+from cdc.errors import CdcError
 from cdc.verify import repair, scan
 from cdc.verify.confirm import Confirmation, RowReader
 from cdc.verify.encoding import Layout
@@ -19,7 +21,9 @@ from cdc.verify.ranges import Key, Pace
 from cdc.verify.reading import Reader
 from cdc.verify.scan import Chunk
 from cdc.verify.sets import SetReader
+from cdc.verify.shape import Shape
 from cdc.verify.store import Progress, Store
+from cdc.verify.throttle import Throttle
 
 #: Candidates that are decided before the scan goes on: few enough to keep in memory and to remember.
 _TOGETHER = 2_000
@@ -30,14 +34,28 @@ MOST = 100_000
 
 @dataclasses.dataclass(slots=True)
 class Side:
-    """The table on one replica: what is found of it, and the keys that are not decided yet."""
+    """The table on one replica: what is found of it, and the keys that are not decided yet.
+
+    `open` are those that a killed run had left: they may be in a chunk that is read again.
+    """
 
     replica: Replica
     store: Store
+    shape: Shape
     result: TableResult
     pending: list[Key] = dataclasses.field(default_factory=list)
+    open: frozenset[Key] = frozenset()
     findings: list[Finding] = dataclasses.field(default_factory=list)
     stuck: bool = False
+
+    def fail(self, error: Exception) -> None:
+        """Note what went wrong on this replica; its table is left, what was found stays."""
+        self.result.trouble = self.result.trouble or self.replica.told(error)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more is read of this table on this replica."""
+        return self.result.trouble is not None or len(self.findings) > MOST
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,7 +63,8 @@ class Comparison:
     """Compares the rows of one table.
 
     `at` names the run in the stores, `resumed` tells whether it goes on from what they hold;
-    `done` is told the rows of each chunk.
+    `done` is told the rows of each chunk. What goes wrong on a replica is its side's trouble and
+    nobody else's.
     """
 
     primary: Primary
@@ -55,34 +74,52 @@ class Comparison:
     shape: str
     share: float
     pool: Executor
+    throttle: Throttle
     done: Callable[[int], None]
 
     def run(self, *, resumed: bool, mend: bool) -> None:
-        """Fill in the results of all sides; raises psycopg.Error when the primary breaks."""
+        """Fill in the results of all sides; raises psycopg.Error when the primary does not read."""
         started = time.monotonic()
         begin = self._begin(resumed=resumed)
         for chunk in self._chunks(begin):
             self.done(chunk.rows)
             for side in self.sides:
-                self._take(side, chunk)
+                with self._own(side):
+                    self._take(side, chunk)
         for side in self.sides:
-            self._decide(side)
-            if mend and side.findings:
-                self._mend(side)
+            with self._own(side):
+                self._decide(side)
+                if mend and side.findings:
+                    self._mend(side)
+                if side.result.whole:  # else what is remembered is where it stopped
+                    self._save(side, None)
             side.result.seconds = time.monotonic() - started
-            if side.result.whole:  # else what is remembered is where it stopped
-                self._save(side, None)
+
+    @contextlib.contextmanager
+    def _own(self, side: Side) -> Iterator[None]:
+        """Turn an error into the side's trouble, unless it is the primary's."""
+        try:
+            yield
+        except (psycopg.Error, CdcError) as error:
+            if self.primary.broken:
+                raise
+            side.fail(error)
 
     def _begin(self, *, resumed: bool) -> Progress:
         """Return where the least advanced side is; what was open there is open again."""
-        saved = [
-            s.store.saved(self.at, self.layout.table, self.shape) if resumed else None
-            for s in self.sides
-        ]
-        begin = min((p or Progress() for p in saved), key=lambda p: (p.done, p.chunks))
-        for side, progress in zip(self.sides, saved, strict=True):
-            if progress is not None:
-                side.pending += progress.candidates
+        begin: Progress | None = None
+        for side in self.sides if resumed else ():
+            progress = Progress()
+            with self._own(side):
+                progress = side.store.saved(self.at, self.layout.table, self.shape) or progress
+            side.pending += progress.open
+            side.open = frozenset(progress.open)
+            side.result.candidates = progress.candidates
+            side.result.resolved = progress.resolved
+            behind = begin is None or (progress.done, progress.chunks) < (begin.done, begin.chunks)
+            begin = progress if behind else begin
+        begin = begin or Progress()
+        for side in self.sides:
             side.result.rows, side.result.chunks = begin.rows, begin.chunks
             side.result.whole = begin.done
         return begin
@@ -91,36 +128,45 @@ class Comparison:
         if begin.done:
             return
         here = self.primary.conn
+        self._hold()
         if not self.layout.key:
             sets = {s.replica.name: SetReader(s.replica.conn, self.layout) for s in self.sides}
             yield scan.unkeyed(SetReader(here, self.layout), sets, self.pool)
             return
         readers = {s.replica.name: Reader(s.replica.conn, self.layout) for s in self.sides}
-        chunks = scan.keyed(
+        go = scan.crossed if self.layout.crossed else scan.keyed
+        for chunk in go(
             Reader(here, self.layout), readers, Pace(self.share), self.pool, begin.upto
-        )
-        for chunk in chunks:
+        ):
             yield chunk
+            if not chunk.last:
+                self._hold()
             for side in self.sides:
-                if side.result.trouble or len(side.findings) > MOST:
+                if side.done:
                     readers.pop(side.replica.name, None)
             if not readers:
                 return
 
+    def _hold(self) -> None:
+        for side in self.sides:
+            with self._own(side):
+                if not side.done:
+                    self.throttle.hold(side.replica)
+
     def _take(self, side: Side, chunk: Chunk) -> None:
         """Count a chunk and remember it; decide its candidates once there are enough of them."""
         result, name = side.result, side.replica.name
-        if result.trouble or len(side.findings) > MOST:
+        if side.done:
             return
         if name in chunk.troubles:
-            result.trouble = postgres.first_line(chunk.troubles[name])
+            side.fail(chunk.troubles[name])
             return
-        candidates = chunk.candidates.get(name, [])
+        candidates = [key for key in chunk.candidates.get(name, []) if key not in side.open]
         side.pending += candidates
         result.candidates += len(candidates)
         result.rows += chunk.rows
         result.chunks += 1
-        result.whole = chunk.high is None
+        result.whole = chunk.last
         if len(side.pending) >= _TOGETHER and not side.stuck:
             self._decide(side)
         self._save(side, chunk.high)
@@ -130,7 +176,8 @@ class Comparison:
             return
         decided = Confirmation(self.primary, side.replica, self._readers(side)).decide(side.pending)
         result = side.result
-        result.resolved += decided.same - decided.alike
+        # One that was found to differ before the run was killed may be equal now.
+        result.resolved = min(result.resolved + decided.same - decided.alike, result.candidates)
         result.alike += decided.alike
         for finding in decided.findings:
             result.count(finding)
@@ -156,14 +203,19 @@ class Comparison:
             [finding.address for finding in side.findings]
         )
         still = {finding.address for finding in again.findings}
-        side.result.mended = sum(f.count for f in side.findings if f.address not in still)
+        still |= {key for undecided in again.undecided for key in undecided.keys}
+        for finding in side.findings:
+            if finding.address not in still:
+                side.result.mends[finding.kind] += finding.count
         side.result.undecided += again.undecided
         side.result.left = mended.left
 
     def _save(self, side: Side, upto: Key | None) -> None:
         result = side.result
         keys = (*side.pending, *(finding.address for finding in side.findings))
-        progress = Progress(upto, result.whole, result.rows, result.chunks, keys)
+        progress = Progress(
+            upto, result.whole, result.rows, result.chunks, result.candidates, result.resolved, keys
+        )
         side.store.save(self.at, self.layout.table, self.shape, progress)
 
     def _readers(self, side: Side) -> tuple[RowReader, RowReader]:

@@ -15,12 +15,9 @@ from cdc.verify.ranges import Key
 from cdc.verify.reading import Image, Row
 from cdc.verify.verdict import Readings, Verdict, judge, judge_set
 
-#: Keys read by one statement.
-_TOGETHER = 1000
-
 #: Rounds before a key counts as hot, written so often that both ends are polled for it; and rounds
 #: after which a key is left undecided.
-_HOT, _ROUNDS = 4, 12
+_HOT, _ROUNDS = 1, 12
 
 _KINDS: dict[Verdict, Kind] = {
     Verdict.MISSING: "missing",
@@ -31,12 +28,24 @@ _KINDS: dict[Verdict, Kind] = {
 
 @dataclasses.dataclass(slots=True)
 class Decided:
-    """What became of candidates; `alike` are those of the `same` that differ in binary only."""
+    """What became of candidates; `alike` are those of the `same` that differ in binary only.
+
+    `told` are the rows that were found to differ: keys may be equal and not be
+    printed alike (1.0 and 1.00), and then lead to the same rows.
+    """
 
     same: int = 0
     alike: int = 0
     findings: list[Finding] = dataclasses.field(default_factory=list)
     undecided: list[Undecided] = dataclasses.field(default_factory=list)
+    told: set[tuple[Image | None, Image | None]] = dataclasses.field(default_factory=set)
+
+    def add(self, finding: Finding) -> None:
+        """Add a finding; one about the same rows as an earlier one counts for nothing."""
+        rows = (_image(finding.ours), finding.theirs)
+        if rows not in self.told:
+            self.told.add(rows)
+            self.findings.append(finding)
 
 
 class RowReader(Protocol):
@@ -75,22 +84,23 @@ class Confirmation:
                 left = self._round(left, decided, hot=number >= _HOT)
             except (_Stuck, WaitTimeout) as reason:
                 said = reason.what if isinstance(reason, WaitTimeout) else str(reason)
-                decided.undecided.append(Undecided(tuple(left), said))
-                return decided
-        if left:
-            decided.undecided.append(
-                Undecided(tuple(left), f"written in each of {_ROUNDS} rounds: {_shown(left)}")
-            )
+                return self._leave(left, said, decided)
+        return self._leave(left, f"written in each of {_ROUNDS} rounds", decided)
+
+    def _leave(self, keys: list[Key], reason: str, decided: Decided) -> Decided:
+        if keys:
+            addressed = bool(self._layout.key)
+            decided.undecided.append(Undecided(tuple(keys), reason, addressed=addressed))
         return decided
 
     def _round(self, keys: list[Key], decided: Decided, *, hot: bool) -> list[Key]:
-        r1 = _images(self._there, keys)
+        r1 = self._there.images(keys)
         self._settle()
-        s = _images(self._here, keys)
+        s = self._here.images(keys)
         self._replica.reach(self._primary.mark())
-        r2 = _images(self._there, keys)
+        r2 = self._there.images(keys)
         self._settle()
-        s2 = _images(self._here, keys)
+        s2 = self._here.images(keys)
         left: list[Key] = []
         differing: dict[Key, Verdict] = {}
         for key in keys:
@@ -102,7 +112,8 @@ class Confirmation:
             else:
                 differing[key] = verdict
         left += self._tell(differing, r2, s2, decided)
-        return self._poll(left, decided) if hot else left
+        # Rows without key have a number and no value: that a number was seen proves nothing.
+        return self._poll(left, decided) if hot and self._layout.key else left
 
     def _settle(self) -> None:
         if pids := self._primary.settle(self._replica.applied()):
@@ -120,8 +131,8 @@ class Confirmation:
     ) -> list[Key]:
         """Say which columns of the rows differ; return keys that were written since."""
         left: list[Key] = []
-        ours = _rows(self._here, list(differing))
-        theirs = _rows(self._there, list(differing))
+        ours = self._here.rows(list(differing))
+        theirs = self._there.rows(list(differing))
         for key, verdict in differing.items():
             here, there = ours.get(key), theirs.get(key)
             if _image(here) != s2.get(key) or _image(there) != r2.get(key):
@@ -132,7 +143,7 @@ class Confirmation:
                 decided.same += 1
                 decided.alike += 1
             else:
-                decided.findings.append(finding)
+                decided.add(finding)
         return left
 
     def _finding(self, key: Key, kind: Kind, here: Row | None, there: Row | None) -> Finding | None:
@@ -174,6 +185,7 @@ class Confirmation:
             here,
             _image(there),
             abs(counts[0] - counts[1]),
+            keyed=False,
         )
 
     def _poll(self, keys: list[Key], decided: Decided) -> list[Key]:
@@ -187,7 +199,7 @@ class Confirmation:
         seen: dict[Key, set[int | None]] = {key: set() for key in keys}
 
         def look() -> None:
-            found = _images(self._here, keys)
+            found = self._here.images(keys)
             for key in keys:
                 seen[key].add(_hash(found.get(key)))
 
@@ -195,11 +207,13 @@ class Confirmation:
         self._settle()
         mark = self._primary.mark()
         until = time.monotonic() + self._replica.patience.barrier
-        while not self._replica.standing().reached(mark) and time.monotonic() < until:
+        while not self._replica.standing().reached(mark) and (now := time.monotonic()) < until:
             look()
+            # A table without key is read whole: the primary rests as long as it works.
+            time.sleep(time.monotonic() - now)
         left: list[Key] = list(keys)
         for _ in range(20):
-            found = _images(self._there, left)
+            found = self._there.images(left)
             # What the replica holds the primary has had, and shows once its commit is visible.
             self._settle()
             look()
@@ -211,28 +225,9 @@ class Confirmation:
         return left
 
 
-def _images(reader: RowReader, keys: Sequence[Key]) -> dict[Key, Image]:
-    found: dict[Key, Image] = {}
-    for at in range(0, len(keys), _TOGETHER):
-        found |= reader.images(keys[at : at + _TOGETHER])
-    return found
-
-
-def _rows(reader: RowReader, keys: Sequence[Key]) -> dict[Key, Row]:
-    found: dict[Key, Row] = {}
-    for at in range(0, len(keys), _TOGETHER):
-        found |= reader.rows(keys[at : at + _TOGETHER])
-    return found
-
-
 def _image(row: Row | None) -> Image | None:
     return None if row is None else row.image
 
 
 def _hash(image: Image | None) -> int | None:
     return None if image is None else image.hash
-
-
-def _shown(keys: Sequence[Key]) -> str:
-    shown = ", ".join("(" + ", ".join(key) + ")" for key in keys[:5])
-    return shown + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")

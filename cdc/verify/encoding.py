@@ -32,13 +32,15 @@ class Layout:
     """How the rows of a table are read, the same at every end.
 
     `columns` are those that are compared, in the primary's order; `key` the columns that address
-    a row, with their types, empty for a table without key.
+    a row, with their types, empty for a table without key. `crossed` tells that a column of the key
+    sorts otherwise at some end, so that the same range of keys is not the same set of rows.
     """
 
     table: TableName
     columns: tuple[Column, ...]
     key: tuple[Column, ...]
     hash: Hash
+    crossed: bool = False
 
     @property
     def row_hash(self) -> sql.Composed:
@@ -91,27 +93,39 @@ class Layout:
 def layout(primary: Shape, replicas: Sequence[Shape], hashed: Hash) -> Layout:
     """Return how to read a table that exists at all ends.
 
-    A column counts as binary only if it is everywhere, as the same type; the key is the primary's
-    if all ends have it, else none. Virtual generated columns are not stored and not compared.
+    A column counts as binary only if it is everywhere, as the same type, and the table has a key:
+    rows without one are addressed by their hash, so it must be of what PostgreSQL prints. The key
+    is the primary's if all ends have it, else none. Virtual generated columns are not stored and
+    not compared.
     """
     shapes = (primary, *replicas)
+    has_key = bool(primary.key) and all(set(s.key) == set(primary.key) for s in shapes)
 
     def everywhere(column: Column) -> Column:
         found = [s.column(column.name) for s in shapes]
         same = all(c is not None and c.binary and c.type == column.type for c in found)
-        return dataclasses.replace(column, binary=same)
+        return dataclasses.replace(column, binary=same and has_key)
 
     columns = tuple(everywhere(c) for c in primary.columns if c.generated != "v")
-    has_key = all(set(s.key) == set(primary.key) for s in shapes)
     by_name = {c.name: c for c in columns}
     key = tuple(by_name[name] for name in primary.key) if has_key else ()
-    return Layout(primary.table, columns, key, hashed)
+    crossed = any(
+        c is None or (c.collation, c.labels) != (column.collation, column.labels)
+        for column in key
+        for c in (s.column(column.name) for s in replicas)
+    )
+    return Layout(primary.table, columns, key, hashed, crossed)
 
 
-def alike(ends: Sequence[psycopg.Connection[Any]]) -> bool:
-    """Tell whether lookup3 gives the same hashes on all servers (it depends on byte order)."""
+def choose(ends: Sequence[psycopg.Connection[Any]]) -> Hash:
+    """Return lookup3 where all servers hash a known row alike by it: it depends on byte order."""
     probe = sql.SQL("SELECT {}").format(_hashed("lookup3", sql.SQL(_KNOWN)))
-    return len({conn.execute(probe).fetchone() for conn in ends}) == 1
+    return chosen([conn.execute(probe).fetchone() for conn in ends])
+
+
+def chosen(answers: Sequence[object]) -> Hash:
+    """Return the hash to use after what each server made of the known row."""
+    return "lookup3" if len(set(answers)) == 1 else "sha256"
 
 
 def _hashed(hashed: Hash, row: sql.Composable) -> sql.Composed:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from typing import Literal
 
 from cdc.names import TableName
+from cdc.verify.likeness import Mismatch
 from cdc.verify.ranges import Key
 from cdc.verify.reading import Image, Row
-from cdc.verify.shape import Mismatch
 
 Kind = Literal["missing", "extra", "different"]
 
@@ -17,8 +18,8 @@ Kind = Literal["missing", "extra", "different"]
 class Finding:
     """A row that differs between the primary and one replica.
 
-    `key` maps the key's columns to their text; of a table without key it is the whole row, and
-    `count` how many of such rows are too few or too many. `columns` maps the columns that differ
+    `key` maps the key's columns to their text; where the table has none (not `keyed`) it is the whole
+    row, and `count` how many of such rows are too few or too many. `columns` maps the columns that differ
     to their texts on the primary and on the replica. `address`, `ours` (the primary's row) and
     `theirs` (the replica's version of it) are what mending needs.
     """
@@ -32,14 +33,19 @@ class Finding:
     ours: Row | None
     theirs: Image | None
     count: int = 1
+    keyed: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Undecided:
-    """Rows about which nothing is said, and why; without keys it is about the table."""
+    """Rows about which nothing is said, and why; without keys it is about the table.
+
+    `addressed` is False in a table without key, where `keys` stand for contents.
+    """
 
     keys: tuple[Key, ...]
     reason: str
+    addressed: bool = True
 
 
 @dataclasses.dataclass(slots=True)
@@ -47,9 +53,9 @@ class TableResult:
     """One table on one replica.
 
     `rows` were compared on the primary; `candidates` differed at first sight, `resolved` of them
-    turned out to be changes on their way. `mended` of the differing ones were repaired and then
-    found equal, `left` says why others were not. `alike` rows differ in binary and not as PostgreSQL
-    prints them. `whole` is False where the scan did not reach the end.
+    turned out to be changes on their way. `mends` counts, by kind, the differing ones that were
+    repaired and then found equal; `left` says why others were not. `alike` rows differ in binary
+    and not as PostgreSQL prints them. `whole` is False where the scan did not reach the end.
     """
 
     replica: str
@@ -62,13 +68,17 @@ class TableResult:
     extra: int = 0
     different: int = 0
     alike: int = 0
-    mended: int = 0
     seconds: float = 0.0
     whole: bool = False
     mismatches: tuple[Mismatch, ...] = ()
     undecided: list[Undecided] = dataclasses.field(default_factory=list)
     trouble: str | None = None
     left: tuple[str, ...] = ()
+    mends: Counter[Kind] = dataclasses.field(default_factory=Counter)
+
+    @property
+    def mended(self) -> int:
+        return self.mends.total()
 
     @property
     def unverified(self) -> int:
@@ -80,11 +90,31 @@ class TableResult:
 
     @property
     def differs(self) -> bool:
-        return self.found > self.mended or any(m.fatal for m in self.mismatches)
+        return self.found > self.mended or self.mismatched
+
+    @property
+    def mismatched(self) -> bool:
+        """Whether the replica's table is not like the primary's, its rows apart."""
+        return any(m.weight != "note" for m in self.mismatches)
+
+    @property
+    def open(self) -> bool:
+        """Whether a later look may say more: something was not read, or not decided."""
+        return bool(self.undecided or self.trouble) or not (self.whole or self.incomparable)
+
+    @property
+    def incomparable(self) -> bool:
+        return any(m.weight == "fatal" for m in self.mismatches)
 
     @property
     def proven(self) -> bool:
-        return self.whole and not (self.differs or self.undecided or self.trouble)
+        """Whether every row is proven equal; a catalog that differs does not make rows differ."""
+        return self.whole and self.found == self.mended and not (self.undecided or self.trouble)
+
+    def still(self, kind: Kind) -> int:
+        """Return how many rows differ in this way and were not mended."""
+        found: int = getattr(self, kind)
+        return found - self.mends[kind]
 
     def count(self, finding: Finding) -> None:
         match finding.kind:

@@ -25,7 +25,7 @@ class Outcome:
     """Everything one verification found.
 
     It speaks of what was visible on the primary at `at`, when its log ended at `lsn`. `trouble`
-    tells, by replica, why one could not be compared.
+    tells, by replica, why it could not be compared, or not to the end.
     """
 
     at: dt.datetime
@@ -61,11 +61,16 @@ class Outcome:
             return 3
         return 0 if all(result.proven for result in self.results) else 3
 
+    @property
+    def left_open(self) -> bool:
+        """Whether going on later may say more."""
+        return bool(self.trouble) or any(result.open for result in self.results)
+
     def claim(self, name: str) -> str:
         """Return what was proven of a replica, in one line."""
-        if name in self.trouble:
-            return f"{name}: not compared: {self.trouble[name]}"
         results = [r for r in self.results if r.replica == name]
+        if name in self.trouble and not results:
+            return f"{name}: not compared: {self.trouble[name]}"
         proven = [r for r in results if r.proven]
         differences = sum(r.found for r in results)
         mended = sum(r.mended for r in results)
@@ -76,11 +81,13 @@ class Outcome:
             f"{count(differences, 'difference')}{f', {mended:,} mended' if mended else ''}; "
             f"{undecided:,} undecided"
         )
+        if otherwise := [str(r.table) for r in results if r.mismatched]:
+            said += f"; the catalog differs: {', '.join(otherwise)}"
         if others := [str(r.table) for r in results if not r.proven]:
             said += f"; not proven: {', '.join(others)}"
         if uncovered := [str(u.table) for u in self.uncovered if u.replica in (None, name)]:
             said += f"; not covered: {', '.join(uncovered)}"
-        return said
+        return said + (f"; not finished: {self.trouble[name]}" if name in self.trouble else "")
 
 
 def count(number: int, noun: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,14 +11,13 @@ import click
 from cdc import __version__, names
 from cdc.commands import program
 from cdc.commands.options import Common, Seconds, common, note
-from cdc.config import NOTHING_CHANGED
-from cdc.errors import UsageError
 from cdc.names import TableName
 from cdc.units import Duration
-from cdc.verify import report
+from cdc.verify import gauges, report
+from cdc.verify.encoding import Hash
 from cdc.verify.ends import Patience
 from cdc.verify.page import page
-from cdc.verify.repair import script
+from cdc.verify.script import script
 from cdc.verify.verification import Options, past, verify
 
 #: What the program exits with when it could not compare, or not everything.
@@ -44,6 +44,14 @@ class _Table(click.ParamType[TableName]):
               show_default=True, help="Share of one core the primary may work for this.")  # fmt: skip
 @click.option("--timeout", type=Seconds(), default=Duration(30.0), metavar="DURATION",
               show_default="30s", help="How long a replica may take to pass a mark.")  # fmt: skip
+@click.option("--max-lag", type=Seconds(), default=Duration(10.0), metavar="DURATION",
+              show_default="10s", help="How far behind a replica may be before the scan waits for it, "
+              "for --timeout at most.")  # fmt: skip
+@click.option("--statement-timeout", type=Seconds(), default=Duration(60.0), metavar="DURATION",
+              show_default="60s", help="How long one statement may take; a table without key is read "
+              "in one.")  # fmt: skip
+@click.option("--hash", "hashed", type=click.Choice(["lookup3", "sha256"]),
+              help="How rows are hashed.  [default: lookup3, unless two servers disagree on it]")  # fmt: skip
 @click.option("--repair", type=click.Choice(["plan", "apply"]),
               help="Print the statements that mend what differs, or mend it on the replicas.")  # fmt: skip
 @click.option("--repair-sql", type=click.File("w", encoding="utf-8", lazy=False), metavar="FILE",
@@ -52,8 +60,13 @@ class _Table(click.ParamType[TableName]):
               help="Write every differing row as a line of JSON.")  # fmt: skip
 @click.option("--html", type=click.File("w", encoding="utf-8", lazy=False), metavar="FILE",
               help="Write the report as a page for people.")  # fmt: skip
-@click.option("--mask", is_flag=True, help="Leave values out of --findings and --html.")
-@click.option("--resume", is_flag=True, help="Go on with a run that was killed.")
+@click.option("--textfile", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Write metrics for node_exporter's textfile collector.")  # fmt: skip
+@click.option(
+    "--mask", is_flag=True, help="Tell which columns differ, and not their values; keys stay."
+)
+@click.option("--resume", is_flag=True,
+              help="Go on with a run that was killed, or that left something open.")  # fmt: skip
 @click.option("--history", is_flag=True, help="Show earlier runs and compare nothing.")
 @common
 def cdc_verify(
@@ -65,8 +78,12 @@ def cdc_verify(
     repair_sql: Any,
     findings: Any,
     html: Any,
+    textfile: Path | None,
     mask: bool,
     timeout: float,
+    max_lag: float,
+    statement_timeout: float,
+    hashed: Hash | None,
     resume: bool,
     history: bool,
 ) -> int:
@@ -76,12 +93,6 @@ def cdc_verify(
     tables were left undecided. On the primary nothing is locked, and nothing written but marks in
     the log; on a replica the run is remembered in its schema cdc.
     """
-    if mask and findings is None and html is None:
-        raise UsageError(
-            "--mask says how --findings and --html are written",
-            safe=NOTHING_CHANGED,
-            next="add one of them",
-        )
     config = said.load()
     if history:
         runs = past(config, said.some_replicas(config))
@@ -92,7 +103,8 @@ def cdc_verify(
         max_cpu / 100,
         mend=repair == "apply",
         resume=resume,
-        patience=Patience(barrier=timeout),
+        hash=hashed,
+        patience=Patience(statement=statement_timeout, barrier=timeout, lag=max_lag),
     )
     outcome = verify(config, said.some_replicas(config), options, note)
     if findings is not None:
@@ -101,10 +113,16 @@ def cdc_verify(
         repair_sql.writelines(f"{text}\n" for text in script(outcome.findings, outcome.layouts))
     if html is not None:
         html.write(page(outcome, mask=mask))
-    click.echo(json.dumps(report.as_json(outcome)) if said.json else report.human(outcome))
+    click.echo(
+        json.dumps(report.as_json(outcome, mask=mask))
+        if said.json
+        else report.human(outcome, mask=mask)
+    )
     if repair == "plan" and not said.json:
         for text in script(outcome.findings, outcome.layouts):
             click.echo(text)
+    if textfile is not None:
+        gauges.write(textfile, config, outcome.replicas)
     return outcome.exit_code
 
 

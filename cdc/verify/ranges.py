@@ -24,6 +24,11 @@ class Range:
     low: Key | None = None
     high: Key | None = None
 
+    @property
+    def bounds(self) -> Key:
+        """The values of both ends, as many as there are."""
+        return (*(self.low or ()), *(self.high or ()))
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pace:
@@ -50,6 +55,6 @@ class Pace:
         rate = now if self.rate is None else (1 - _NEWEST) * self.rate + _NEWEST * now
         return dataclasses.replace(self, rate=rate)
 
-    def pause(self, seconds: float) -> float:
-        """Return how long to rest after a chunk that took `seconds` on the primary."""
-        return seconds * (1 / self.share - 1)
+    def pause(self, seconds: float, rested: float = 0.0) -> float:
+        """Return how long to rest after a chunk that took `seconds` on the primary, `rested` since."""
+        return max(0.0, seconds * (1 / self.share - 1) - rested)

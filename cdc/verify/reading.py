@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psycopg
@@ -11,6 +11,9 @@ from psycopg import sql
 
 from cdc.verify.encoding import Layout
 from cdc.verify.ranges import Key, Range
+
+#: Keys read by one statement.
+_TOGETHER = 1000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,61 +48,44 @@ def fetch(
         return cursor.execute(statement, given).fetchall()
 
 
-class Reader:
-    """Reads one keyed table of one end."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Statements:
+    """The statements that read a keyed table; $1 and so on stand for keys as text."""
 
-    def __init__(self, conn: psycopg.Connection[Any], layout: Layout) -> None:
-        self._conn = conn
-        self.layout = layout
-        self._from = sql.SQL("ONLY {} AS t").format(layout.table.sql)
-        self._image = sql.SQL("{}, {}").format(layout.row_hash, layout.version)
+    layout: Layout
 
-    def next_key(self, low: Key | None, rows: int) -> Key | None:
-        """Return the key `rows` rows above `low`, None where fewer are left."""
-        where, given = self._within(Range(low))
-        found = fetch(
-            self._conn,
-            sql.SQL("SELECT {} FROM {}{} ORDER BY {} OFFSET {} LIMIT 1").format(
-                self.layout.key_texts, self._from, where, self._key, sql.Literal(rows - 1)
-            ),
-            given,
+    def next_key(self, low: Key | None, rows: int) -> sql.Composed:
+        return sql.SQL("SELECT {} FROM {}{} ORDER BY {} OFFSET {} LIMIT 1").format(
+            self.layout.key_texts,
+            self._from,
+            self._where(Range(low)),
+            self._key,
+            sql.Literal(rows - 1),
         )
-        return tuple(found[0]) if found else None
 
-    def checksum(self, within: Range) -> Checksum:
-        where, given = self._within(within)
-        found = fetch(
-            self._conn,
-            sql.SQL("SELECT count(*), coalesce(bit_xor({}), 0) FROM {}{}").format(
-                self.layout.row_hash, self._from, where
-            ),
-            given,
+    def checksum(self, within: Range) -> sql.Composed:
+        return sql.SQL("SELECT count(*), coalesce(bit_xor({}), 0) FROM {}{}").format(
+            self.layout.row_hash, self._from, self._where(within)
         )
-        return Checksum(*found[0])
 
-    def hashes(self, within: Range) -> dict[Key, int]:
-        """Return the hash of every row of a range, by key."""
-        where, given = self._within(within)
-        found = fetch(
-            self._conn,
-            sql.SQL("SELECT {}, {} FROM {}{}").format(
-                self.layout.row_hash, self.layout.key_texts, self._from, where
-            ),
-            given,
+    def hashes(self, within: Range) -> sql.Composed:
+        return sql.SQL("SELECT {}, {} FROM {}{}").format(
+            self.layout.row_hash, self.layout.key_texts, self._from, self._where(within)
         )
-        return {tuple(key): hashed for hashed, *key in found}
 
-    def images(self, keys: Sequence[Key]) -> dict[Key, Image]:
-        """Return what the rows at `keys` are now; a key that is absent has no row."""
-        return {keys[at - 1]: Image(*image) for at, *image in self._at(keys, self._image)}
+    def images(self) -> sql.Composed:
+        return self._at(sql.SQL("{}, {}").format(self.layout.row_hash, self.layout.version))
 
-    def rows(self, keys: Sequence[Key]) -> dict[Key, Row]:
-        """Return the rows at `keys` now, with their values."""
-        wanted = sql.SQL("{}, {}").format(self._image, self.layout.texts)
-        return {
-            keys[at - 1]: Row(Image(hashed, version), tuple(values))
-            for at, hashed, version, values in self._at(keys, wanted)
-        }
+    def rows(self) -> sql.Composed:
+        return self._at(
+            sql.SQL("{}, {}, {}").format(
+                self.layout.row_hash, self.layout.version, self.layout.texts
+            )
+        )
+
+    @property
+    def _from(self) -> sql.Composed:
+        return sql.SQL("ONLY {} AS t").format(self.layout.table.sql)
 
     @property
     def _key(self) -> sql.Composed:
@@ -107,30 +93,64 @@ class Reader:
             sql.SQL("t.{}").format(sql.Identifier(c.name)) for c in self.layout.key
         )
 
-    def _at(self, keys: Sequence[Key], wanted: sql.Composed) -> list[tuple[Any, ...]]:
-        """Select `wanted` of the rows at `keys`, with each key's place in the list from 1."""
-        if not keys:
-            return []
-        return fetch(
-            self._conn,
-            sql.SQL("SELECT o.place, {} FROM {} JOIN {} ON {}").format(
-                wanted, self.layout.unnested, self._from, self.layout.same_key
-            ),
-            [list(column) for column in zip(*keys, strict=True)],
+    def _at(self, wanted: sql.Composed) -> sql.Composed:
+        """Select `wanted` of the rows at given keys, with each key's place among them from 1."""
+        return sql.SQL("SELECT o.place, {} FROM {} JOIN {} ON {}").format(
+            wanted, self.layout.unnested, self._from, self.layout.same_key
         )
 
-    def _within(self, within: Range) -> tuple[sql.Composed, list[str]]:
+    def _where(self, within: Range) -> sql.Composed:
         conditions: list[sql.Composed] = []
-        given: list[str] = []
+        given = 0
         for comparison, bound in ((">", within.low), ("<=", within.high)):
             if bound is None:
                 continue
             values = sql.SQL(", ").join(
-                sql.SQL(f"${len(given) + i}::text::{{}}").format(sql.SQL(c.type))
+                sql.SQL(f"${given + i}::text::{{}}").format(sql.SQL(c.type))
                 for i, c in enumerate(self.layout.key, 1)
             )
             conditions.append(sql.SQL(f"({{}}) {comparison} ({{}})").format(self._key, values))
-            given += bound
+            given += len(bound)
         if not conditions:
-            return sql.Composed([]), given
-        return sql.SQL(" WHERE {}").format(sql.SQL(" AND ").join(conditions)), given
+            return sql.Composed([])
+        return sql.SQL(" WHERE {}").format(sql.SQL(" AND ").join(conditions))
+
+
+class Reader:
+    """Reads one keyed table of one end."""
+
+    def __init__(self, conn: psycopg.Connection[Any], layout: Layout) -> None:
+        self._conn = conn
+        self._statements = Statements(layout)
+        self.layout = layout
+
+    def next_key(self, low: Key | None, rows: int) -> Key | None:
+        """Return the key `rows` rows above `low`, None where fewer are left."""
+        found = fetch(self._conn, self._statements.next_key(low, rows), low or ())
+        return tuple(found[0]) if found else None
+
+    def checksum(self, within: Range) -> Checksum:
+        (found,) = fetch(self._conn, self._statements.checksum(within), within.bounds)
+        return Checksum(*found)
+
+    def hashes(self, within: Range) -> dict[Key, int]:
+        """Return the hash of every row of a range, by key."""
+        found = fetch(self._conn, self._statements.hashes(within), within.bounds)
+        return {tuple(key): hashed for hashed, *key in found}
+
+    def images(self, keys: Sequence[Key]) -> dict[Key, Image]:
+        """Return what the rows at `keys` are now; a key that is absent has no row."""
+        found = self._at(keys, self._statements.images())
+        return {key: Image(*image) for key, image in found}
+
+    def rows(self, keys: Sequence[Key]) -> dict[Key, Row]:
+        """Return the rows at `keys` now, with their values."""
+        found = self._at(keys, self._statements.rows())
+        return {key: Row(Image(*image), tuple(values)) for key, (*image, values) in found}
+
+    def _at(self, keys: Sequence[Key], statement: sql.Composed) -> Iterator[tuple[Key, list[Any]]]:
+        for start in range(0, len(keys), _TOGETHER):
+            some = keys[start : start + _TOGETHER]
+            given = [list(column) for column in zip(*some, strict=True)]
+            for place, *found in fetch(self._conn, statement, given):
+                yield some[place - 1], found

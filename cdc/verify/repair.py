@@ -1,4 +1,4 @@
-"""Mend what differs: under a lock that holds the applier for milliseconds, or as guarded SQL.
+"""Mend what differs, under a lock that holds the applier for milliseconds.
 
 A row is written only where nothing of it is in flight: the replica has passed a barrier written
 after the primary's row was read, and once the table is locked both ends still have the versions
@@ -9,8 +9,7 @@ event of the row comes after the mend.
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -19,10 +18,9 @@ from psycopg import sql
 from cdc import postgres, statements
 from cdc.config import Config
 from cdc.errors import WaitTimeout
-from cdc.names import TableName
 from cdc.verify.confirm import RowReader
 from cdc.verify.encoding import Layout
-from cdc.verify.ends import Primary, Replica
+from cdc.verify.ends import Primary, Replica, told
 from cdc.verify.findings import Finding
 from cdc.verify.ranges import Key
 from cdc.verify.reading import Image, Row
@@ -33,6 +31,9 @@ TOGETHER = 500
 #: Tries at a lock that a large batch of the applier, or somebody else, holds.
 _TRIES = 5
 
+#: Seconds for which the lock is held, at most, for commits that are not visible yet.
+_HELD = 0.2
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Mended:
@@ -42,7 +43,11 @@ class Mended:
     left: tuple[str, ...] = ()
 
     def __add__(self, other: Mended) -> Mended:
-        return Mended(self.rows + other.rows, (*self.left, *other.left))
+        return Mended(self.rows + other.rows, tuple(dict.fromkeys((*self.left, *other.left))))
+
+
+class _InFlight(Exception):  # noqa: N818 -- lets go of the lock for the reason given
+    """Something is applied on the replica that the primary does not show yet."""
 
 
 def writer(config: Config, replica: str) -> psycopg.Connection[tuple[Any, ...]]:
@@ -74,21 +79,45 @@ class Repair:
         self._writer = writer
 
     def mend(self, findings: Sequence[Finding]) -> Mended:
-        """Mend what can be; a row that was written meanwhile is left to its own events."""
+        """Mend what can be; a row that was written meanwhile is left to its own events.
+
+        Rows of different batches may have exchanged a unique value: batches that the replica
+        refuses are tried once more, together.
+        """
         done = Mended(0)
+        refused: list[Finding] = []
         for at in range(0, len(findings), TOGETHER):
-            done += self._some(findings[at : at + TOGETHER])
+            batch = findings[at : at + TOGETHER]
+            try:
+                done += self._some(batch)
+            except psycopg.errors.IntegrityError:
+                refused += batch
+        if refused:
+            try:
+                done += self._some(refused)
+            except psycopg.errors.IntegrityError as error:
+                done += Mended(0, (f"the replica refused: {told(error)}",))
         return done
 
     def _some(self, findings: Sequence[Finding]) -> Mended:
+        """Mend under one lock; raises psycopg.errors.IntegrityError where the replica refuses a row."""
+        why = ""
         for _ in range(_TRIES):
             try:
                 return self._batch(findings)
             except psycopg.errors.LockNotAvailable:
-                continue
+                why = f"{self._layout.table} is locked by somebody else"
+            except _InFlight as error:
+                why = str(error)
             except WaitTimeout as error:
                 return Mended(0, (error.what,))
-        return Mended(0, (f"{self._layout.table} is locked by somebody else",))
+            except psycopg.errors.IntegrityError:
+                raise
+            except psycopg.Error as error:
+                if self._primary.broken:
+                    raise
+                return Mended(0, (told(error),))
+        return Mended(0, (why,))
 
     def _batch(self, findings: Sequence[Finding]) -> Mended:
         keys = [finding.address for finding in findings]
@@ -101,14 +130,17 @@ class Repair:
                 )
             )
             there = self._there.images(keys)
-            stuck = self._primary.settle(self._replica.applied())
+            if pids := self._primary.settle(self._replica.applied(), _HELD):
+                raise _InFlight(
+                    "commits on the primary do not become visible: server processes "
+                    f"{', '.join(map(str, pids))}"
+                )
             after = self._here.rows(keys)
             still = [
                 finding
                 for finding in findings
-                if not stuck
-                and before.get(finding.address) == after.get(finding.address)
-                and there.get(finding.address) == finding.theirs
+                if before.get(finding.address) == after.get(finding.address)
+                and unmoved(finding, after.get(finding.address), there.get(finding.address))
             ]
             self._write(still, after, there)
         moved = len(findings) - len(still)
@@ -116,7 +148,7 @@ class Repair:
         return Mended(len(still), why)
 
     def _write(
-        self, findings: Sequence[Finding], ours: dict[Key, Row], theirs: dict[Key, Image]
+        self, findings: Sequence[Finding], ours: Mapping[Key, Row], theirs: Mapping[Key, Image]
     ) -> None:
         """Write the primary's rows, deletes first: unique values may pass from row to row."""
         rows: list[tuple[str | None, ...]] = []
@@ -149,6 +181,16 @@ class Repair:
             cursor.execute(statement, given)
 
 
+def unmoved(finding: Finding, ours: Row | None, theirs: Image | None) -> bool:
+    """Tell whether the rows of both ends are what was found, so that the finding may be mended.
+
+    A row that was found missing may have been deleted on the primary since, and one too many inserted.
+    """
+    if theirs != finding.theirs:
+        return False
+    return not finding.keyed or (ours is None) == (finding.kind == "extra")
+
+
 def delete_keys(layout: Layout, keys: Sequence[Key]) -> tuple[sql.Composed, list[list[str]]]:
     """Return the statement that deletes the rows at `keys`, and its parameters."""
     statement = sql.SQL("DELETE FROM ONLY {} AS t USING {} WHERE {}").format(
@@ -163,59 +205,3 @@ def delete_some(layout: Layout, content: Key, rows: int) -> sql.Composed:
         "DELETE FROM ONLY {0} WHERE ctid = ANY (ARRAY(SELECT t.ctid FROM ONLY {0} AS t"
         " WHERE {1} = {2} LIMIT {3}))"
     ).format(layout.table.sql, layout.row_hash, sql.Literal(int(content[0])), sql.Literal(rows))
-
-
-def script(findings: Iterable[Finding], layouts: Mapping[TableName, Layout]) -> Iterator[str]:
-    """Yield statements that mend `findings`, replica by replica, for a person to read and run.
-
-    Each does nothing where the replica's row is not the one that was found. An event in flight is
-    not looked for: stop the daemon and let `cdc wait` say that it had caught up.
-    """
-    by_place = sorted(findings, key=lambda f: (f.replica, f.table))
-    for (replica, table), some in itertools.groupby(by_place, lambda f: (f.replica, f.table)):
-        yield f"-- {replica}: {table}"
-        yield "BEGIN;"
-        yield "SET LOCAL session_replication_role = replica;"
-        yield f"LOCK TABLE ONLY {table} IN SHARE ROW EXCLUSIVE MODE;"
-        for finding in some:
-            for statement in _guarded(finding, layouts[table]):
-                yield f"{statement.as_string()};"
-        yield "COMMIT;"
-
-
-def _guarded(finding: Finding, layout: Layout) -> Iterator[sql.Composed]:
-    written = [c for c in layout.columns if not c.generated]
-    names = sql.SQL(", ").join(sql.Identifier(c.name) for c in written)
-    into = sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE").format(layout.table.sql, names)
-    values = sql.SQL(", ").join(
-        sql.Literal(value)
-        for c, value in zip(
-            layout.columns, finding.ours.values if finding.ours else (), strict=False
-        )
-        if not c.generated
-    )
-    if not layout.key:
-        if finding.kind == "extra":
-            yield delete_some(layout, finding.address, finding.count)
-        else:
-            yield sql.SQL("{} SELECT {} FROM generate_series(1, {})").format(
-                into, values, sql.Literal(finding.count)
-            )
-        return
-    at = sql.SQL(" AND ").join(
-        sql.SQL("t.{} = {}").format(sql.Identifier(c.name), sql.Literal(value))
-        for c, value in zip(layout.key, finding.address, strict=True)
-    )
-    if finding.kind == "missing":
-        yield sql.SQL("{} VALUES ({}) ON CONFLICT DO NOTHING").format(into, values)
-        return
-    found = sql.Literal(finding.theirs.hash if finding.theirs else None)
-    delete = sql.SQL("DELETE FROM ONLY {} AS t WHERE {} AND {} = {}").format(
-        layout.table.sql, at, layout.row_hash, found
-    )
-    if finding.kind == "extra":
-        yield delete
-    else:
-        yield sql.SQL("WITH found AS ({} RETURNING 1) {} SELECT {} FROM found").format(
-            delete, into, values
-        )

@@ -8,50 +8,63 @@ from typing import Any
 
 from cdc import __version__
 from cdc import lsn as lsns
-from cdc.verify.findings import Finding, TableResult
+from cdc.verify.findings import Finding, TableResult, Undecided
 from cdc.verify.outcome import Outcome, count
 from cdc.verify.store import Run
 
 #: Version of the JSON forms (schemas/verify.json).
 VERSION = 1
 
-_HEAD = ("table", "rows", "chunks", "candidates", "resolved", "missing", "extra", "different", "unverified", "seconds", "rows/s")  # fmt: skip
+#: Findings shown to people; all of them are in the file that --findings writes.
+_SHOWN = 50
+
+#: Two lines each: the whole fits a terminal of a hundred columns.
+_HEAD = (
+    ("", "  table"), ("", "rows"), ("", "chunks"), ("candi-", "dates"), ("in", "flight"),
+    ("", "missing"), ("", "extra"), ("differ-", "ent"), ("unde-", "cided"), ("", "sec."), ("", "rows/s"),
+)  # fmt: skip
 
 
-def human(outcome: Outcome) -> str:
-    """Return the report for people: a table per replica, what is wrong, the claim."""
+def human(outcome: Outcome, *, mask: bool = False) -> str:
+    """Return the report for people: a table per replica, what is wrong, the claim.
+
+    With `mask`, the columns that differ are named and their values left out.
+    """
     lines: list[str] = []
     for name in outcome.replicas:
         results = [r for r in outcome.results if r.replica == name]
         if results:
             lines += [name, *_table(results), ""]
-    lines += [*_remarks(outcome), *map(outcome.claim, outcome.replicas)]
+    lines += [*_remarks(outcome, mask=mask), *map(outcome.claim, outcome.replicas)]
     return "\n".join(lines)
 
 
 def _table(results: Iterable[TableResult]) -> Iterator[str]:
-    rows = [_HEAD, *(_row(result) for result in results)]
+    rows = [*zip(*_HEAD, strict=True), *(_row(result) for result in results)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
     for first, *others in rows:
         numbers = (text.rjust(width) for text, width in zip(others, widths[1:], strict=True))
-        yield "  ".join(("  " + first.ljust(widths[0]), *numbers)).rstrip()
+        yield "  ".join((first.ljust(widths[0]), *numbers)).rstrip()
 
 
 def _row(result: TableResult) -> tuple[str, ...]:
     rate = round(result.rows / result.seconds) if result.seconds else 0
-    numbers = (
-        result.rows, result.chunks, result.candidates, result.resolved, result.missing,
-        result.extra, result.different, result.unverified,
+    faults = (
+        result.candidates, result.resolved, result.missing, result.extra, result.different,
+        result.unverified,
     )  # fmt: skip
+    mark = "!" if result.differs else "=" if result.proven else "?"
     return (
-        str(result.table),
-        *(f"{number:,}" for number in numbers),
+        f"{mark} {result.table}",
+        f"{result.rows:,}",
+        f"{result.chunks:,}",
+        *(f"{number:,}" if number else "·" for number in faults),
         f"{result.seconds:.1f}",
         f"{rate:,}",
     )
 
 
-def _remarks(outcome: Outcome) -> Iterator[str]:
+def _remarks(outcome: Outcome, *, mask: bool) -> Iterator[str]:
     for result in outcome.results:
         where = f"{result.replica} {result.table}"
         if result.trouble:
@@ -59,26 +72,43 @@ def _remarks(outcome: Outcome) -> Iterator[str]:
         for mismatch in result.mismatches:
             yield f"{where}: {mismatch.what}; {mismatch.mend}"
         for undecided in result.undecided:
-            yield f"{where}: {count(len(undecided.keys), 'row')} undecided: {undecided.reason}"
+            rows = (
+                f"{count(len(undecided.keys), 'row')} undecided" if undecided.keys else "undecided"
+            )
+            yield f"{where}: {rows}: {undecided.reason}{_keys(undecided)}"
         if result.left:
             yield f"{where}: not all was mended: {'; '.join(result.left)}"
         if result.alike:
             yield f"{where}: {result.alike:,} differ in binary only, equal as PostgreSQL prints them"
-    for finding in outcome.findings:
-        yield told(finding)
+    for finding in outcome.findings[:_SHOWN]:
+        yield told(finding, mask=mask)
+    if len(outcome.findings) > _SHOWN:
+        yield f"and {len(outcome.findings) - _SHOWN:,} more rows that differ: --findings FILE has all"
     for uncovered in outcome.uncovered:
         where = f"{uncovered.replica} " if uncovered.replica else ""
         yield f"{where}{uncovered.table}: not covered: it {uncovered.reason}"
 
 
-def told(finding: Finding) -> str:
+def _keys(undecided: Undecided, most: int = 5) -> str:
+    """Return the first keys; rows of a table without key have none to show."""
+    if not (undecided.addressed and undecided.keys):
+        return ""
+    shown = ", ".join("(" + ", ".join(key) + ")" for key in undecided.keys[:most])
+    more = len(undecided.keys) - most
+    return f": {shown}" + (f" and {more:,} more" if more > 0 else "")
+
+
+def told(finding: Finding, *, mask: bool = False) -> str:
     """Return a finding in one line."""
-    key = ", ".join(f"{name}={_shown(value)}" for name, value in finding.key.items())
+    key = ", ".join(
+        name if mask and not finding.keyed else f"{name}={_shown(value)}"
+        for name, value in finding.key.items()
+    )
     times = f" ({finding.count} times)" if finding.count > 1 else ""
     said = f"{finding.replica} {finding.table} {finding.kind} {key}{times}"
     if finding.kind == "different":
         said += ": " + "; ".join(
-            f"{name} {_shown(p)} on the primary, {_shown(r)} here"
+            name if mask else f"{name} {_shown(p)} on the primary, {_shown(r)} here"
             for name, (p, r) in finding.columns.items()
         )
     return said
@@ -90,8 +120,8 @@ def _shown(value: str | None, most: int = 60) -> str:
     return repr(value if len(value) <= most else value[:most] + "…")
 
 
-def as_json(outcome: Outcome) -> dict[str, Any]:
-    """Return the whole outcome for programs, without the findings' values."""
+def as_json(outcome: Outcome, *, mask: bool = False) -> dict[str, Any]:
+    """Return the whole outcome for programs; with `mask`, without the findings' values."""
     return {
         "version": VERSION,
         "program": f"cdc-verify {__version__}",
@@ -109,7 +139,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
             }
             for name in outcome.replicas
         ],
-        "findings": [line(finding) for finding in outcome.findings],
+        "findings": [line(finding, mask=mask) for finding in outcome.findings],
         "uncovered": [
             {"replica": u.replica, "table": str(u.table), "reason": u.reason}
             for u in outcome.uncovered
@@ -131,10 +161,18 @@ def _result(result: TableResult) -> dict[str, Any]:
         "alike": result.alike,
         "mended": result.mended,
         "unverified": result.unverified,
-        "undecided": [{"rows": len(u.keys), "reason": u.reason} for u in result.undecided],
-        "mismatches": [
-            {"what": m.what, "mend": m.mend, "fatal": m.fatal} for m in result.mismatches
+        "undecided": [
+            {
+                "rows": len(u.keys),
+                "reason": u.reason,
+                "keys": [list(key) for key in u.keys[:_SHOWN]] if u.addressed else [],
+            }
+            for u in result.undecided
         ],
+        "mismatches": [
+            {"what": m.what, "mend": m.mend, "weight": m.weight} for m in result.mismatches
+        ],
+        "left": list(result.left),
         "trouble": result.trouble,
         "seconds": round(result.seconds, 3),
     }
@@ -151,7 +189,7 @@ def line(finding: Finding, *, mask: bool = False) -> dict[str, Any]:
         "replica": finding.replica,
         "table": str(finding.table),
         "kind": finding.kind,
-        "key": finding.key,
+        "key": dict.fromkeys(finding.key) if mask and not finding.keyed else finding.key,
         "count": finding.count,
         "columns": columns,
     }

@@ -19,6 +19,9 @@ from cdc.verify.reading import Image, Row, fetch
 #: Buckets of hashes, a power of two.
 _BUCKETS = 4096
 
+#: Which versions of equal rows there are, within one server. Not by md5: some servers forbid it.
+_VERSIONS = sql.SQL("hashtextextended(string_agg(version, ' ' ORDER BY version), 0)::text")
+
 
 class SetReader:
     """Reads one table of one end by content; a key is (hash,), an image's hash the row count."""
@@ -26,17 +29,13 @@ class SetReader:
     def __init__(self, conn: psycopg.Connection[Any], layout: Layout) -> None:
         self._conn = conn
         self.layout = layout
-        self._hashed = sql.SQL(
-            "(SELECT {} AS h, {} AS version, {} AS texts FROM ONLY {} AS t) AS r"
-        ).format(layout.row_hash, layout.version, layout.texts, layout.table.sql)
+        self._hashed = _hashed(layout, version=layout.version, texts=layout.texts)
 
     def buckets(self) -> dict[int, tuple[int, int]]:
         """Return the number of rows and the sum of their hashes, by bucket."""
         found = fetch(
             self._conn,
-            sql.SQL("SELECT h & {}, count(*), sum(h) FROM {} GROUP BY 1").format(
-                sql.Literal(_BUCKETS - 1), self._hashed
-            ),
+            buckets(self.layout),
             [],
         )
         return {bucket: (rows, int(total)) for bucket, rows, total in found}
@@ -56,10 +55,9 @@ class SetReader:
         """Return how many rows of each content there are, and which versions they are."""
         found = fetch(
             self._conn,
-            sql.SQL(
-                "SELECT h, count(*), md5(string_agg(version, ' ' ORDER BY version)) FROM {}"
-                " WHERE h = ANY($1::bigint[]) GROUP BY 1"
-            ).format(self._hashed),
+            sql.SQL("SELECT h, count(*), {} FROM {} WHERE h = ANY($1::bigint[]) GROUP BY 1").format(
+                _VERSIONS, self._hashed
+            ),
             [[int(hashed) for (hashed,) in keys]],
         )
         return {(str(hashed),): Image(rows, versions) for hashed, rows, versions in found}
@@ -69,13 +67,30 @@ class SetReader:
         found = fetch(
             self._conn,
             sql.SQL(
-                "SELECT h, count(*), md5(string_agg(version, ' ' ORDER BY version)),"
-                " (array_agg(texts::text ORDER BY version))[1]::text[] FROM {}"
+                "SELECT h, count(*), {}, (array_agg(texts::text ORDER BY version))[1]::text[] FROM {}"
                 " WHERE h = ANY($1::bigint[]) GROUP BY 1"
-            ).format(self._hashed),
+            ).format(_VERSIONS, self._hashed),
             [[int(hashed) for (hashed,) in keys]],
         )
         return {
             (str(hashed),): Row(Image(rows, versions), tuple(texts))
             for hashed, rows, versions, texts in found
         }
+
+
+def buckets(layout: Layout) -> sql.Composed:
+    """Return the statement that counts a table's rows in buckets of their hashes."""
+    return sql.SQL("SELECT h & {}, count(*), sum(h) FROM {} GROUP BY 1").format(
+        sql.Literal(_BUCKETS - 1), _hashed(layout)
+    )
+
+
+def _hashed(layout: Layout, **more: sql.Composable) -> sql.Composed:
+    """Return the rows with their hash `h` and `more`, as the relation `r`."""
+    columns = {"h": layout.row_hash, **more}
+    return sql.SQL("(SELECT {} FROM ONLY {} AS t) AS r").format(
+        sql.SQL(", ").join(
+            sql.SQL("{} AS {}").format(value, sql.SQL(name)) for name, value in columns.items()
+        ),
+        layout.table.sql,
+    )

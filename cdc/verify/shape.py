@@ -3,55 +3,71 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import psycopg
+import sqlalchemy
+from sqlalchemy.dialects import postgresql
 
-from cdc.names import TableName, quoted
+from cdc import catalog
+from cdc.names import TableName
 
-#: A column is sent in binary where every server has the same type under the same OID (PostgreSQL
-#: manual, record_send: it writes the OID): built-in base types, ranges and their arrays. OID
-#: aliases (regclass …) send an OID of their own server. A collation is told with its library's
-#: version: with another one the same range of keys is another set of rows.
-_COLUMNS = """
-SELECT n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
-       a.attnotnull, a.attgenerated::text, a.attidentity::text,
+#: What the Inspector does not tell of a column. It is sent in binary where every server has the
+#: same type under the same OID (PostgreSQL manual, record_send: it writes the OID): built-in base
+#: types, ranges and their arrays. OID aliases (regclass …) send an OID of their own server. A
+#: collation is told with its library's version: with another one the same range of keys is
+#: another set of rows.
+_COLUMNS = sqlalchemy.text("""
+SELECT n.nspname AS schema, c.relname AS table, a.attname AS name,
+       format_type(a.atttypid, a.atttypmod) AS type, a.attgenerated::text AS generated,
        t.oid < 10000 AND t.typsend <> 0 AND t.typtype IN ('b', 'r', 'm')
-         AND t.typname !~ '^_?reg',
+         AND t.typname !~ '^_?reg' AS binary,
        CASE WHEN a.attcollation = 0 THEN NULL
             WHEN l.collprovider = 'd' THEN
-              concat_ws(' ', d.datlocprovider, d.datcollate, pg_database_collation_actual_version(d.oid))
+              concat_ws(' ', d.datlocprovider, d.datcollate, to_jsonb(d) ->> 'daticulocale',
+                        to_jsonb(d) ->> 'datlocale', pg_database_collation_actual_version(d.oid))
             ELSE concat_ws(' ', l.collprovider, l.collname, l.collcollate,
-                           pg_collation_actual_version(l.oid)) END,
-       coalesce(NOT l.collisdeterministic, false)
+                           pg_collation_actual_version(l.oid)) END AS collation,
+       CASE WHEN a.attcollation <> t.typcollation
+            THEN quote_ident(ln.nspname) || '.' || quote_ident(l.collname) END AS collate,
+       coalesce(l.collisdeterministic, true) AS deterministic
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
   JOIN pg_type t ON t.oid = a.atttypid
   JOIN pg_database d ON d.datname = current_database()
   LEFT JOIN pg_collation l ON l.oid = a.attcollation
- WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
+  LEFT JOIN pg_namespace ln ON ln.oid = l.collnamespace
+ WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(CAST(:schemas AS text[]), CAST(:names AS text[])))
    AND c.relkind = 'r'
- ORDER BY 1, 2, a.attnum
-"""
+""")
 
-#: Unique, not deferred, over columns that are never NULL: the primary key first, then the index of
-#: REPLICA IDENTITY, then the narrowest.
-_KEYS = """
-SELECT DISTINCT ON (c.oid) n.nspname, c.relname, k.columns
+#: Of an index the Inspector leaves out operator classes, collations and whether it is valid; the
+#: server's own definition has it all, and is the statement that makes the index.
+_INDEXES = sqlalchemy.text("""
+SELECT n.nspname AS schema, c.relname AS table, quote_ident(x.relname) AS name, am.amname AS method,
+       pg_get_indexdef(i.indexrelid) AS definition, pg_get_constraintdef(k.oid) AS constraint,
+       i.indisunique OR i.indisexclusion AS refuses, i.indisvalid AS valid, i.indisprimary AS primary,
+       i.indisreplident AS identity, i.indimmediate AND i.indisunique AND i.indisvalid
+         AND i.indpred IS NULL AND i.indexprs IS NULL AND u.whole AS addresses,
+       u.columns
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
-  JOIN pg_index i ON i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate
-                 AND i.indpred IS NULL AND i.indexprs IS NULL
+  JOIN pg_index i ON i.indrelid = c.oid
+  JOIN pg_class x ON x.oid = i.indexrelid
+  JOIN pg_am am ON am.oid = x.relam
+  LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.conrelid = c.oid
+        AND k.contype IN ('p', 'u', 'x')
  CROSS JOIN LATERAL (
-       SELECT array_agg(a.attname::text ORDER BY p.place) AS columns, bool_and(a.attnotnull) AS whole
+       SELECT array_agg(a.attname::text ORDER BY p.place) AS columns,
+              coalesce(bool_and(a.attnotnull), false) AS whole
          FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS p (attnum, place)
          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.attnum
-        WHERE p.place <= i.indnkeyatts) AS k
- WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[])) AND k.whole
- ORDER BY c.oid, i.indisprimary DESC, i.indisreplident DESC, i.indnkeyatts, i.indexrelid
-"""
+        WHERE p.place <= i.indnkeyatts) AS u
+ WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(CAST(:schemas AS text[]), CAST(:names AS text[])))
+   AND c.relkind = 'r'
+ ORDER BY 1, 2, i.indisprimary DESC, i.indisreplident DESC, i.indnkeyatts, x.relname
+""")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,150 +75,134 @@ class Column:
     """A column; `type` as format_type prints it, `collation` with provider and library version.
 
     `binary` tells whether its binary form is the same on every server; `generated` is 's', 'v'
-    or '', `identity` 'a', 'd' or ''. `deterministic` is False where unequal texts may be equal keys.
+    or '', `expression` what it is generated from; `identity` is 'a', 'd' or ''. `collate` names the
+    collation if it is not the type's own; `deterministic` is False where unequal texts may be equal
+    keys. `enum` is the enumerated type its values are of (in an array or domain, too), with its
+    `labels` in order.
     """
 
     name: str
     type: str
-    not_null: bool
-    generated: str
-    identity: str
-    binary: bool
-    collation: str | None
-    deterministic: bool
+    not_null: bool = False
+    generated: str = ""
+    expression: str | None = None
+    identity: str = ""
+    binary: bool = True
+    collation: str | None = None
+    collate: str | None = None
+    deterministic: bool = True
+    enum: str | None = None
+    labels: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Index:
+    """An index; `name` as SQL writes it, `definition` the statement that makes it.
+
+    `constraint` is the definition of the constraint that it serves, if any; `refuses` rows: it is
+    unique, or serves an exclusion.
+    """
+
+    name: str
+    definition: str
+    constraint: str | None
+    refuses: bool
+    valid: bool = True
+
+    @property
+    def form(self) -> tuple[str, str | None]:
+        """What it is, whatever it is called."""
+        return self.definition.replace(f" INDEX {self.name} ON ", " INDEX ON ", 1), self.constraint
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Shape:
-    """A table at one end; `key` is empty where no unique index over NOT NULL columns exists."""
+    """A table at one end; `key` is empty where no unique index over NOT NULL columns exists.
+
+    The key is the primary key, else the index of REPLICA IDENTITY, else the narrowest; never one
+    that is deferrable.
+    """
 
     table: TableName
     columns: tuple[Column, ...]
     key: tuple[str, ...]
+    indexes: tuple[Index, ...] = ()
 
     def column(self, name: str) -> Column | None:
         return next((c for c in self.columns if c.name == name), None)
 
 
-def read(conn: psycopg.Connection[Any], tables: Iterable[TableName]) -> dict[TableName, Shape]:
-    """Return those of `tables` that exist as ordinary tables (leaf partitions included)."""
-    wanted = sorted(tables)
-    names = [[t.schema for t in wanted], [t.name for t in wanted]]
-    keys = {TableName(s, t): tuple(key) for s, t, key in conn.execute(_KEYS, names)}
-    columns: dict[TableName, list[Column]] = {}
-    for (
-        schema,
-        table,
-        name,
-        kind,
-        not_null,
-        generated,
-        identity,
-        binary,
-        collation,
-        loose,
-    ) in conn.execute(_COLUMNS, names):
-        columns.setdefault(TableName(schema, table), []).append(
-            Column(name, kind, not_null, generated, identity, binary, collation, not loose)
-        )
-    return {t: Shape(t, tuple(found), keys.get(t, ())) for t, found in columns.items()}
+def read(
+    dsn: str, application: str, tables: Iterable[TableName], settings: dict[str, str]
+) -> dict[TableName, Shape]:
+    """Return those of `tables` that exist as ordinary tables (leaf partitions included).
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Mismatch:
-    """A way in which a replica's table is not like the primary's, and the statement that mends it.
-
-    `fatal` ones make its rows incomparable.
+    Raises Unreachable, psycopg.Error; LockNotAvailable where somebody holds one of them for himself.
     """
-
-    what: str
-    mend: str
-    fatal: bool = False
-
-
-def compare(primary: Shape, replica: Shape) -> tuple[Mismatch, ...]:
-    """Return how the replica's table differs, columns first."""
-    found: list[Mismatch] = []
-    name = primary.table
-    for ours in primary.columns:
-        theirs = replica.column(ours.name)
-        alter = f"ALTER TABLE {name} "
-        column = quoted(ours.name)
-        if theirs is None:
-            null = " NOT NULL" if ours.not_null else ""
-            found.append(
-                Mismatch(
-                    f"column {column} is missing on the replica",
-                    f"{alter}ADD COLUMN {column} {ours.type}{null}; then "
-                    f"cdc bootstrap --table {name} --overwrite",
-                    fatal=True,
-                )
+    wanted = sorted(tables)
+    names = {"schemas": [t.schema for t in wanted], "names": [t.name for t in wanted]}
+    with catalog.inspector(dsn, application, settings) as (look, connection):
+        facts: dict[TableName, dict[str, sqlalchemy.Row[Any]]] = {}
+        for fact in connection.execute(_COLUMNS, names):
+            facts.setdefault(TableName(fact.schema, fact.table), {})[fact.name] = fact
+        keys: dict[TableName, tuple[str, ...]] = {}
+        indexes: dict[TableName, list[Index]] = {}
+        for found in connection.execute(_INDEXES, names):
+            table = TableName(found.schema, found.table)
+            index = Index(
+                found.name, found.definition, found.constraint, found.refuses, found.valid
             )
-            continue
-        if ours.type != theirs.type:
-            found.append(
-                Mismatch(
-                    f"column {column} is {theirs.type}, on the primary {ours.type}",
-                    f"{alter}ALTER COLUMN {column} TYPE {ours.type}",
-                )
-            )
-        if ours.not_null != theirs.not_null:
-            verb = "SET" if ours.not_null else "DROP"
-            found.append(
-                Mismatch(
-                    f"column {column} is {'' if theirs.not_null else 'not '}NOT NULL, on the "
-                    f"primary it is{'' if ours.not_null else ' not'}",
-                    f"{alter}ALTER COLUMN {column} {verb} NOT NULL",
-                )
-            )
-        if ours.generated != theirs.generated:
-            found.append(
-                Mismatch(
-                    f"column {column} is generated at one end only",
-                    "make it as on the primary; its values are compared as they are",
-                )
-            )
-        if ours.identity != theirs.identity:
-            found.append(_identity(alter, column, ours, theirs))
-        if ours.collation != theirs.collation:
-            found.append(
-                Mismatch(
-                    f"column {column} sorts by {theirs.collation}, on the primary by {ours.collation}",
-                    "none is needed for the rows to be equal; indexes on it are ordered otherwise",
-                )
-            )
-    found += [
-        Mismatch(
-            f"column {quoted(c.name)} is not on the primary",
-            f"ALTER TABLE {name} DROP COLUMN {quoted(c.name)}",
-            fatal=True,
+            indexes.setdefault(table, []).append(index)
+            if found.addresses:
+                keys.setdefault(table, tuple(found.columns))
+        described = {
+            TableName(schema, name): columns
+            for schema in {table.schema for table in wanted}
+            for (_, name), columns in look.get_multi_columns(
+                schema, [t.name for t in wanted if t.schema == schema]
+            ).items()
+        }
+    return {
+        table: Shape(
+            table,
+            # A column that came or went between two statements: the rows will show it.
+            tuple(
+                _column(c, known[c["name"]]) for c in described.get(table, ()) if c["name"] in known
+            ),
+            keys.get(table, ()),
+            tuple(indexes.get(table, ())),
         )
-        for c in replica.columns
-        if primary.column(c.name) is None
-    ]
-    if primary.key != replica.key:
-        found.append(
-            Mismatch(
-                f"its key is ({', '.join(replica.key) or 'none'}), on the primary "
-                f"({', '.join(primary.key) or 'none'})",
-                f"ALTER TABLE {name} ADD PRIMARY KEY ({', '.join(map(quoted, primary.key))})"
-                if primary.key
-                else "drop it on the replica, or add it to the primary",
-            )
-        )
-    return tuple(found)
+        for table, known in facts.items()
+    }
 
 
-def _identity(alter: str, column: str, ours: Column, theirs: Column) -> Mismatch:
-    words = {"a": "GENERATED ALWAYS AS IDENTITY", "d": "GENERATED BY DEFAULT AS IDENTITY", "": "no identity"}  # fmt: skip
-    if not ours.identity:
-        mend = f"{alter}ALTER COLUMN {column} DROP IDENTITY"
-    elif not theirs.identity:
-        mend = f"{alter}ALTER COLUMN {column} ADD {words[ours.identity]}"
-    else:
-        mend = (
-            f"{alter}ALTER COLUMN {column} SET {words[ours.identity].removesuffix(' AS IDENTITY')}"
-        )
-    return Mismatch(
-        f"column {column} is {words[theirs.identity]}, on the primary {words[ours.identity]}", mend
+def _column(described: Mapping[str, Any], fact: sqlalchemy.Row[Any]) -> Column:
+    identity = described.get("identity")
+    computed = described.get("computed")
+    enum = _enum(described["type"])
+    return Column(
+        described["name"],
+        fact.type,
+        not_null=not described["nullable"],
+        generated=fact.generated,
+        expression=computed and computed["sqltext"],
+        identity="" if identity is None else "a" if identity["always"] else "d",
+        binary=fact.binary,
+        collation=fact.collation,
+        collate=fact.collate,
+        deterministic=fact.deterministic,
+        enum=None if enum is None else str(TableName(enum.schema or "pg_catalog", enum.name or "")),
+        labels=tuple(enum.enums) if enum else (),
     )
+
+
+def _enum(kind: Any) -> postgresql.ENUM | None:
+    """Return the enumerated type in a type as the Inspector gives it."""
+    match kind:
+        case postgresql.ENUM():
+            return kind
+        case sqlalchemy.ARRAY():
+            return _enum(kind.item_type)
+        case postgresql.DOMAIN():
+            return _enum(kind.data_type)
+    return None

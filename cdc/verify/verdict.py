@@ -49,14 +49,17 @@ def judge(seen: Readings) -> Verdict:
 def judge_set(seen: Readings) -> Verdict:
     """Decide the rows of one content in a table without key, by their number and versions.
 
-    Rows have no identity across the ends, so both ends must have kept the same versions; an
-    image's `hash` is the number of rows here.
+    Rows have no identity across the ends, so both ends must have kept the same versions: then the
+    replica had at S what it has. Equal numbers alone prove nothing: a row that it lacks may be one
+    that is being deleted, and its event takes another one away. An image's `hash` is the number of
+    rows here.
     """
-    if _equal(seen.s, seen.r1) or _equal(seen.s, seen.r2) or _equal(seen.s2, seen.r2):
+    if seen.r1 != seen.r2 or seen.s != seen.s2:
+        return Verdict.OPEN
+    here, there = _count(seen.s), _count(seen.r2)
+    if here == there:
         return Verdict.SAME
-    if seen.r1 == seen.r2 and seen.s == seen.s2:
-        return Verdict.MISSING if _count(seen.s) > _count(seen.r2) else Verdict.EXTRA
-    return Verdict.OPEN
+    return Verdict.MISSING if here > there else Verdict.EXTRA
 
 
 def _equal(first: Image | None, second: Image | None) -> bool:

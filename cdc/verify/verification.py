@@ -4,38 +4,43 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime as dt
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 
-from cdc import postgres, tables
+from cdc import tables
 from cdc.config import Config
 from cdc.errors import CdcError, NotReady, Unreachable
 from cdc.names import TableName
 from cdc.progress import CopyProgress, Tally, span
-from cdc.verify import encoding, ends, shape
+from cdc.verify import encoding, ends, likeness
 from cdc.verify.comparison import Comparison, Side
-from cdc.verify.ends import Patience, Primary, Replica
+from cdc.verify.encoding import Hash
+from cdc.verify.ends import Patience, Primary, Replica, Shapes
 from cdc.verify.findings import TableResult
 from cdc.verify.outcome import Outcome, Uncovered
 from cdc.verify.shape import Shape
 from cdc.verify.store import Run, Store, digest
+from cdc.verify.throttle import Throttle
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Options:
     """What the caller chose; `share` of the time the primary may work for us, up to 1.
 
-    With `mend`, what differs is repaired on the replica; with `resume`, a run that was killed goes
-    on, if it compared the same tables of the same replicas.
+    With `mend`, what differs is repaired on the replica; with `resume`, a run that was killed or
+    left something open goes on, if it compared the same tables of the same replicas. `hash` is the
+    one to use, None the fastest that all servers agree on.
     """
 
     only: frozenset[TableName] = frozenset()
     share: float = 0.5
     mend: bool = False
     resume: bool = False
+    hash: Hash | None = None
     patience: Patience = dataclasses.field(default_factory=Patience)
 
 
@@ -44,32 +49,40 @@ def verify(
 ) -> Outcome:
     """Compare the replicas `names` with the primary and return everything found.
 
-    Raises CdcError when the primary cannot be read or a chosen table is not replicated.
+    Raises CdcError when the primary cannot be read to begin with, or a chosen table is not
+    replicated; what ends the comparison later is told in the outcome.
     """
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         primary = ends.open_primary(stack, config, options.patience)
-        outcome = _begin(primary, names)
-        wanted = _tables(primary, config, options, outcome)
+        try:
+            outcome = _begin(primary, names)
+            wanted = _tables(primary, config, options, outcome)
+            size = _size(primary, wanted)
+        except psycopg.Error as error:
+            raise Unreachable(
+                f"the primary's catalog cannot be read: {ends.told(error)}",
+                safe="nothing was compared",
+                next="make that possible and run the command again",
+            ) from error
         replicas: list[Replica] = []
         stores: dict[str, Store] = {}
         for name in names:
             try:
-                replicas.append(ends.open_replica(stack, config, name, options.patience))
+                opened = ends.open_replica(stack, config, name, options.patience, note)
                 stores[name] = stack.enter_context(contextlib.closing(Store.open(config, name)))
-            except CdcError as error:
-                outcome.trouble[name] = f"{error.what}; next: {error.next}"
-        replicas = [replica for replica in replicas if replica.name in stores]
+            except (CdcError, psycopg.Error) as error:
+                outcome.trouble[name] = ends.told(error)
+            else:
+                replicas.append(opened)
         if replicas:
             resumed = _remember(outcome, stores, options, note)
             pool = stack.enter_context(ThreadPoolExecutor(len(replicas)))
-            size = _size(primary, wanted)
-            meter = stack.enter_context(CopyProgress("comparing", size, _describe))
-            _Tables(primary, replicas, stores, pool, options, outcome, meter).verify(
-                wanted, resumed=resumed
-            )
-            for name, store in stores.items():
-                store.end(outcome.at, outcome.of(name).exit_code, outcome.claim(name))
+            course = _Course()
+            meter = stack.enter_context(CopyProgress("comparing", size, course.say))
+            every = _Tables(primary, replicas, stores, pool, options, outcome, meter, course)
+            every.verify(wanted, resumed=resumed)
+            _finish(outcome, stores)
     outcome.seconds = time.monotonic() - started
     return outcome
 
@@ -97,16 +110,42 @@ def _remember(
     """Write down that a run begins, or find the one that goes on; tell which of the two it is."""
     fingerprint = digest(sorted(map(str, options.only)), sorted(stores))
     if options.resume:
-        found = {store.unfinished(fingerprint) for store in stores.values()}
+        found = {_unfinished(store, fingerprint) for store in stores.values()}
         (first, *others) = found
         if first is not None and not others:
             outcome.at, outcome.lsn = first
             note(f"going on with the run of {outcome.at:%Y-%m-%d %H:%M:%S} UTC")
             return True
-        note("no run of the same tables and replicas was interrupted: beginning anew")
-    for store in stores.values():
-        store.begin(outcome.at, outcome.lsn, fingerprint)
+        note("no run of the same tables and replicas has left anything open: beginning anew")
+    for name, store in stores.items():
+        try:
+            store.begin(outcome.at, outcome.lsn, fingerprint, whole=not options.only)
+        except psycopg.Error as error:
+            outcome.trouble[name] = f"the run cannot be remembered: {ends.told(error)}"
     return False
+
+
+def _unfinished(store: Store, fingerprint: str) -> tuple[dt.datetime, int] | None:
+    try:
+        return store.unfinished(fingerprint)
+    except psycopg.Error:
+        return None  # to begin will fail as well, and is told
+
+
+def _finish(outcome: Outcome, stores: dict[str, Store]) -> None:
+    """Write down how the run ended, on the replicas that still answer."""
+    for name, store in stores.items():
+        about = outcome.of(name)
+        try:
+            store.end(
+                outcome.at,
+                about.results,
+                about.exit_code,
+                outcome.claim(name),
+                left_open=outcome.left_open,
+            )
+        except psycopg.Error as error:
+            outcome.trouble.setdefault(name, ends.told(error))
 
 
 def _tables(
@@ -130,9 +169,10 @@ def _tables(
 
 
 def _size(primary: Primary, wanted: Sequence[TableName]) -> int:
-    """Return about how many rows there are, as the planner believes."""
+    """Return about how many rows there are, as the planner believes, or the statistics."""
     row = primary.conn.execute(
-        "SELECT coalesce(sum(greatest(reltuples, 0)), 0)::bigint FROM pg_class c"
+        "SELECT coalesce(sum(CASE WHEN reltuples < 0 THEN pg_stat_get_live_tuples(c.oid)"
+        " ELSE reltuples END), 0)::bigint FROM pg_class c"
         " JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
         [[t.schema for t in wanted], [t.name for t in wanted]],
@@ -141,10 +181,18 @@ def _size(primary: Primary, wanted: Sequence[TableName]) -> int:
     return int(row[0])
 
 
-def _describe(done: Tally, total: int, seconds: float) -> str:
-    rate = done.rows / seconds if seconds > 0 else 0.0
-    said = f"{done.rows:,} rows, {rate:,.0f} rows/s"
-    return said + (f", {span((total - done.rows) / rate)} left" if 0 < done.rows < total else "")
+@dataclasses.dataclass(slots=True)
+class _Course:
+    """Says how far the run is, and in which table."""
+
+    table: TableName | None = None
+
+    def say(self, done: Tally, total: int, seconds: float) -> str:
+        rate = done.rows / seconds if seconds > 0 else 0.0
+        said = f"{done.rows:,} rows, {rate:,.0f} rows/s"
+        if 0 < done.rows < total:
+            said += f", {span((total - done.rows) / rate)} left"
+        return f"{said}, in {self.table}" if self.table else said
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -158,43 +206,77 @@ class _Tables:
     options: Options
     outcome: Outcome
     meter: CopyProgress
+    course: _Course
 
     def verify(self, wanted: Sequence[TableName], *, resumed: bool) -> None:
+        """Compare table by table, until an end breaks."""
+        try:
+            ours, theirs = self._shapes(wanted)
+            throttle = Throttle(self.primary, self.options.patience.lag)
+            for table in wanted:
+                here, self.course.table = ours.get(table), table
+                there = {name: shapes.get(table) for name, shapes in theirs.items()}
+                if (fit := self._fit(table, here, there)) and isinstance(here, Shape):
+                    self._compare(here, fit, throttle, resumed=resumed)
+        except (psycopg.Error, CdcError) as error:
+            broken = "the session on the primary broke" if self.primary.broken else "stopped"
+            for replica in self.replicas:
+                self._lose(replica, f"{broken}: {ends.told(error)}")
+
+    def _shapes(self, wanted: Sequence[TableName]) -> tuple[Shapes, dict[str, Shapes]]:
         conns = [self.primary.conn, *(r.conn for r in self.replicas)]
-        self.outcome.hash = "lookup3" if encoding.alike(conns) else "sha256"
-        ours = shape.read(self.primary.conn, wanted)
-        theirs = {r.name: shape.read(r.conn, wanted) for r in self.replicas}
-        for table in wanted:
-            fit = self._fit(table, ours.get(table), {n: s.get(table) for n, s in theirs.items()})
-            if fit:
-                shapes = [theirs[side.replica.name][table] for side in fit]
-                self._compare(ours[table], shapes, fit, resumed=resumed)
+        self.outcome.hash = self.options.hash or encoding.choose(conns)
+        theirs: dict[str, Shapes] = {}
+        for replica in self.replicas:
+            try:
+                theirs[replica.name] = replica.shapes(wanted)
+            except (psycopg.Error, CdcError) as error:
+                self._lose(replica, replica.told(error))
+        return self.primary.shapes(wanted), theirs
+
+    def _lose(self, replica: Replica, why: str) -> None:
+        """Give up a replica: what was compared is told, what is left of it can be gone on with."""
+        self.outcome.trouble.setdefault(
+            replica.name, f"{why}; next: run the same command again with --resume"
+        )
 
     def _fit(
-        self, table: TableName, ours: Shape | None, theirs: dict[str, Shape | None]
+        self,
+        table: TableName,
+        ours: Shape | psycopg.Error | None,
+        theirs: dict[str, Shape | psycopg.Error | None],
     ) -> list[Side]:
         """Return the replicas on which the table's rows can be compared; note why on others not."""
         fit = []
         for replica in self.replicas:
-            there = theirs[replica.name]
+            if replica.name in self.outcome.trouble:
+                continue
             if table not in replica.held:
                 why = f"was not filled with it: `cdc bootstrap --table {table}`"
                 self.outcome.uncovered.append(Uncovered(replica.name, table, why))
                 continue
             result = TableResult(replica.name, table)
             self.outcome.results.append(result)
-            if ours is None or there is None:
-                where = "primary" if ours is None else "replica"
-                result.trouble = f"it does not exist on the {where}"
-                continue
-            result.mismatches = shape.compare(ours, there)
-            if not any(m.fatal for m in result.mismatches):
-                fit.append(Side(replica, self.stores[replica.name], result))
+            there = theirs.get(replica.name)
+            match ours, there:
+                case Shape(), Shape():
+                    result.mismatches = likeness.compare(ours, there)
+                    if not result.incomparable:
+                        fit.append(Side(replica, self.stores[replica.name], there, result))
+                case (psycopg.Error(), _):
+                    result.trouble = f"on the primary: {ends.told(ours)}"
+                case (_, psycopg.Error()):
+                    result.trouble = replica.told(there)
+                case (None, _):
+                    result.trouble = "it does not exist on the primary"
+                case _:
+                    result.trouble = f"it does not exist on {replica.name}"
         return fit
 
     def _compare(
-        self, ours: Shape, theirs: list[Shape], sides: list[Side], *, resumed: bool
+        self, ours: Shape, sides: list[Side], throttle: Throttle, *, resumed: bool
     ) -> None:
+        theirs = [side.shape for side in sides]
         layout = encoding.layout(ours, theirs, self.outcome.hash)
         self.outcome.layouts[ours.table] = layout
         comparison = Comparison(
@@ -205,20 +287,20 @@ class _Tables:
             digest(ours, *theirs, self.outcome.hash),
             self.options.share,
             self.pool,
+            throttle,
             lambda rows: self.meter.add(Tally(rows=rows, weight=rows)),
         )
         try:
             comparison.run(resumed=resumed, mend=self.options.mend)
-        except psycopg.Error as error:
+        except (psycopg.Error, CdcError) as error:
             for side in sides:
                 side.result.whole = False
-                side.result.trouble = side.result.trouble or postgres.first_line(error)
-            if self.primary.conn.closed:
-                raise Unreachable(
-                    f"the session on the primary broke: {postgres.first_line(error)}",
-                    safe="what was compared until then is remembered",
-                    next="run the same command again with --resume",
-                    table=str(ours.table),
-                ) from error
+                side.result.trouble = side.result.trouble or f"on the primary: {ends.told(error)}"
+            if self.primary.broken:
+                raise
+        finally:
+            for side in sides:
+                self.outcome.findings += side.findings
         for side in sides:
-            self.outcome.findings += side.findings
+            if side.replica.conn.closed:
+                self._lose(side.replica, f"the session on {side.replica.name} broke")

@@ -14,7 +14,8 @@ import requests
 import running
 import workload
 from harness import Stream
-from report import Report, Totals
+from report import Totals
+from reporting import Report
 from schedule import Blow, Round
 from victims import Components, Daemons
 

@@ -1,32 +1,15 @@
-"""What a campaign tells: a line for every round and comparison, and what it came to."""
+"""What a campaign came to."""
 
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
-import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from schedule import Round
 
 #: Seconds above which a recovery is named in the summary.
 _SLOW = 60.0
-
-
-class Report:
-    """One line of JSON per round and per comparison, written as it happens."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8")
-
-    def close(self) -> None:
-        self._file.close()
-
-    def write(self, kind: str, **fields: Any) -> None:
-        now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
-        print(json.dumps({"kind": kind, "at": now, **fields}), file=self._file, flush=True)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ import schedule
 import workload
 from campaign import Campaign
 from harness import Stack, Stream
-from report import Findings, Report
+from report import Findings
+from reporting import Report
 
 #: `make chaos` asks for a thousand; the default strikes everything once.
 ROUNDS = int(os.environ.get("CDC_CHAOS_ROUNDS", schedule.DECK))

@@ -11,13 +11,14 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import LiteralString
 
 import compare
 import harness
 import psycopg
 import pytest
 from harness import Stack, Stream
+from verifying import verified
 
 pytestmark = pytest.mark.stack
 
@@ -54,13 +55,6 @@ def pair(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Str
         for replica in stream.replicas:
             stream.cdc("wait", "-r", replica, "--now", "--timeout", "60s")
         yield stream
-
-
-def verified(stream: Stream, *args: str) -> tuple[int, dict[str, Any]]:
-    """Verify; return the exit code and the report."""
-    done = stream.verify("--json", "--max-cpu", "100", *args)
-    assert done.stdout, done.stderr
-    return done.returncode, json.loads(done.stdout)
 
 
 def equal(stream: Stream) -> None:

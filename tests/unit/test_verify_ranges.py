@@ -28,6 +28,8 @@ def test_a_chunk_takes_about_the_target_time() -> None:
 
 
 def test_the_share_of_time_is_kept() -> None:
-    """With 25 percent, three times as long as a chunk took is rested."""
+    """With 25 percent, three times as long as a chunk took is rested, beside the replicas' time."""
     assert 3.0 == Pace(0.25).pause(1.0)
+    assert 1.0 == Pace(0.25).pause(1.0, 2.0)
+    assert 0.0 == Pace(0.25).pause(1.0, 4.0)
     assert 0.0 == Pace(1.0).pause(1.0)

@@ -111,6 +111,21 @@ def test_contents_that_come_and_go_are_never_accused(rows: list[tuple[int, int]]
     assert judge_set(seen) not in DIFFERENCES
 
 
+@given(ROWS.filter(bool), cuts(7))
+def test_a_lost_duplicate_is_never_proven_equal(rows: list[tuple[int, int]], at: Cuts) -> None:
+    """Whatever comes and goes meanwhile, a replica without one of the rows is not called equal."""
+    came, went = rows[-1]
+    seen = Readings(
+        contents(rows[:-1], at.r1, "r"),
+        contents(rows, at.s, "p"),
+        contents(rows[:-1], at.r2, "r"),
+        contents(rows, at.s2, "p"),
+    )
+
+    if came <= at.s < max(went, came + 1):
+        assert judge_set(seen) is not Verdict.SAME
+
+
 @given(ROWS.filter(bool), st.integers(0, 7))
 def test_a_lost_duplicate_is_found(rows: list[tuple[int, int]], at: int) -> None:
     """One of several equal rows too few, or too many, is a difference."""

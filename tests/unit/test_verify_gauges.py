@@ -1,0 +1,45 @@
+"""What is told to who watches, of what the replicas remember."""
+
+from __future__ import annotations
+
+import pytest
+
+from cdc.verify.gauges import Gauges, metrics
+
+
+@pytest.mark.parametrize(
+    ("gauges", "verdict"),
+    [
+        (Gauges(), "never verified"),
+        (Gauges(exit_code=0, whole=True), "identical"),
+        (Gauges(exit_code=0), "identical (some tables)"),
+        (Gauges(exit_code=1, rows={"missing": 1, "extra": 0, "different": 2}), "3 rows differ"),
+        (Gauges(exit_code=1), "the catalog differs"),
+        (Gauges(exit_code=2), "not all could be read"),
+        (Gauges(exit_code=3), "not all was decided"),
+    ],
+)
+def test_the_last_run_in_a_word_or_two(gauges: Gauges, verdict: str) -> None:
+    """Only a run of every table that proved all of it is called identical."""
+    assert verdict == gauges.verdict
+
+
+def test_what_is_not_known_has_no_sample() -> None:
+    """A replica that was never proven equal has no moment; its differing rows are counted."""
+    known = Gauges(success=5.0, oldest=4.0, rows={"missing": 1, "extra": 0, "different": 0})
+    found = {
+        (s.name.removeprefix("cdc_verify_"), *s.labels.values()): s.value
+        for family in metrics({"r1": known, "r2": Gauges()})
+        for s in family.samples
+    }
+
+    assert {
+        ("last_success_timestamp_seconds", "r1"): 5.0,
+        ("oldest_verified_timestamp_seconds", "r1"): 4.0,
+        ("divergent_rows", "r1", "missing"): 1.0,
+        ("divergent_rows", "r1", "extra"): 0.0,
+        ("divergent_rows", "r1", "different"): 0.0,
+        ("divergent_rows", "r2", "missing"): 0.0,
+        ("divergent_rows", "r2", "extra"): 0.0,
+        ("divergent_rows", "r2", "different"): 0.0,
+    } == found

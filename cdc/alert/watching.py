@@ -1,0 +1,81 @@
+"""Watching: again and again, or once for cron."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from cdc.alert import courier, metrics, store
+from cdc.alert.clock import Clock
+from cdc.alert.courier import Errand
+from cdc.alert.payload import Frame
+from cdc.alert.store import State, Store
+from cdc.alert.watcher import Watcher
+from cdc.config import Config
+from cdc.observation import Observation, Observer
+from cdc.signals import Stop
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def observing(config: Config, replicas: Sequence[str]) -> Iterator[Callable[[float], Observation]]:
+    """Give what looks at the replicas; its sessions end afterwards."""
+    observer = Observer(config, replicas, config.alert.interval)
+    try:
+        yield observer.look
+    finally:
+        observer.close()
+
+
+def watch(config: Config, replicas: Sequence[str], stop: Stop) -> None:
+    """Watch until `stop` is set. CdcError where another one watches with this state."""
+    clock, where = Clock(), store.folder(config)
+    errands = courier.errands(config.alert.hooks, Frame.of(config))
+    with store.only_one(where):
+        kept = Store(where)
+        watcher = Watcher(config, where, kept, clock, errands)
+        log.info(
+            "watching %s every %g s; state in %s; hooks: %s",
+            ", ".join(replicas),
+            config.alert.interval,
+            where,
+            ", ".join(errand.name for errand in errands) or "none: nobody is told anything",
+        )
+        if config.alert.listen is not None:
+            metrics.serve(config.alert.listen, kept, watcher)
+        with observing(config, replicas) as look, watcher.telling():
+            while not stop.is_set():
+                watcher.saw(look(clock.now()))
+                stop.wait(config.alert.interval)
+
+
+def once(config: Config, replicas: Sequence[str]) -> Observation:
+    """Look once and tell nobody."""
+    with observing(config, replicas) as look:
+        return look(Clock().now())
+
+
+def once_telling(config: Config, replicas: Sequence[str]) -> tuple[Observation, State]:
+    """Look once, as one step of watching, and let each hook be told what is due.
+
+    What a hook does not take is told with the next call.
+    """
+    clock, where = Clock(), store.folder(config)
+    errands = courier.errands(config.alert.hooks, Frame.of(config))
+    with store.only_one(where), observing(config, replicas) as look:
+        kept = Store(where)
+        watcher = Watcher(config, where, kept, clock, errands)
+        seen = look(clock.now())
+        watcher.saw(seen)
+        run(errands, kept, clock)
+        return seen, kept.state
+
+
+def run(errands: Sequence[Errand], kept: Store, clock: Clock) -> None:
+    """Run all errands at once, to their end."""
+    with ThreadPoolExecutor(max(1, len(errands))) as pool:
+        for done in [pool.submit(errand.run, kept, clock) for errand in errands]:
+            done.result()

@@ -6,7 +6,7 @@ JAVA_SOURCES := connectors/exact/pom.xml $(shell find connectors/exact/src -type
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 POSTGRES_15 ?= /usr/lib/postgresql/15/bin
-.PHONY: setup demo lint test fuzz test-matrix chaos drill-lag docs wheel clean announced
+.PHONY: setup demo lint test fuzz test-matrix chaos drill-lag docs wheel clean announced beside
 
 setup: .venv/installed $(JAR)
 	@$(BIN)/python -m cdc.local.artifacts
@@ -37,8 +37,18 @@ lint: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy cdc tests
 
-test: setup
+test: setup beside
 	@$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST)
+
+# Programs of others that a few tests run: where they cannot be installed these tests say so and are skipped.
+BESIDE := prometheus prometheus-alertmanager haproxy
+beside:
+	@command -v promtool >/dev/null && command -v prometheus-alertmanager >/dev/null \
+	 && command -v haproxy >/dev/null && exit 0; \
+	 test "$$(id -u)" = 0 && command -v apt-get >/dev/null || exit 0; \
+	 echo "installing for tests: $(BESIDE)" >&2; \
+	 { apt-get -q update && DEBIAN_FRONTEND=noninteractive \
+	   apt-get -qy install --no-install-recommends $(BESIDE); } >/dev/null || true
 
 # What the unit tests try a thousand times, a hundred thousand times; minutes.
 fuzz: setup

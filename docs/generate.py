@@ -16,7 +16,8 @@ import click
 import corpus
 
 from cdc import cli, metrics
-from cdc.verify import program
+from cdc.alert import program as alert
+from cdc.verify import program as verify
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,6 +34,7 @@ an error is four lines: what happened, where, what that means for the data, what
 | 2 | the command line or the configuration is wrong; nothing was done |
 | 70 | a defect of this program, with a traceback |
 | 0 to 3 | of `cdc-verify`: all proven equal, differences, trouble, left undecided ([verify.md](verify.md)) |
+| 0 to 3 | of `cdc-lag-alert once`: ok, warning, critical, unknown ([alerts.md](alerts.md)) |
 | 130, 143 | interrupted, or killed by a second signal |
 
 The common options may stand before or after the command's name.
@@ -53,12 +55,16 @@ through `passfile`, `service` or `PGPASSWORD`.
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Key:
-    """A key of the example: its value there, and the comment above it."""
+    """A key of the example: its value there, and the comment above it.
+
+    `entry` counts the entries of lists of tables, so that each gets a section of its own.
+    """
 
     table: str
     name: str
     value: str
     says: str
+    entry: int
 
     @property
     def optional(self) -> bool:
@@ -67,16 +73,18 @@ class Key:
 
 def keys(text: str) -> Iterator[Key]:
     """Yield the keys of a TOML text in their order; ValueError when one has no comment."""
-    table, said = "", list[str]()
+    table, entries, said = "", 0, list[str]()
     for line in text.splitlines():
         if line.startswith("#"):
             said.append(line[1:].strip())
+        elif header := re.fullmatch(r"\[\[(.+)\]\]", line):
+            table, entries, said = f"[{header[1]}]", entries + 1, []
         elif header := re.fullmatch(r"\[(.+)\]", line):
             table, said = header[1], []
         elif pair := re.fullmatch(r"(\w+) = (.+)", line):
             if not said:
                 raise ValueError(f"{table}.{pair[1]} has no comment")
-            yield Key(table, pair[1], pair[2], " ".join(said))
+            yield Key(table, pair[1], pair[2], " ".join(said), entries)
             said = []
         elif not line:
             said = []
@@ -85,11 +93,13 @@ def keys(text: str) -> Iterator[Key]:
 def configuration() -> str:
     text = (ROOT / "cdc.example.toml").read_text(encoding="utf-8")
     tomllib.loads(text)
-    parts, table = [CONFIGURATION], None
+    parts, section = [CONFIGURATION], None
     for key in keys(text):
-        if key.table != table:
-            table = key.table
-            title = f"`[{table}]`" if table else "Top level"
+        if (key.table, key.entry) != section:
+            section = (key.table, key.entry)
+            title = f"`[{key.table}]`" if key.table else "Top level"
+            if key.name == "kind":
+                title += ": " + key.value.strip('"')
             parts.append(
                 f"\n## {title}\n\n| key | example or default | consequence |\n|---|---|---|\n"
             )
@@ -106,7 +116,11 @@ def _cell(text: str) -> str:
 
 
 def commands() -> str:
-    programs = ((cli.cdc, "cdc"), (program.cdc_verify, "cdc-verify"))
+    programs = (
+        (cli.cdc, "cdc"),
+        (verify.cdc_verify, "cdc-verify"),
+        (alert.cdc_lag_alert, "cdc-lag-alert"),
+    )
     return COMMANDS + "".join(page for p, name in programs for page in _pages(p, name, None))
 
 

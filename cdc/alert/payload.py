@@ -23,7 +23,7 @@ ALERT = "CdcReplicaLag"
 _SECTIONS = {
     Reason.BEHIND: "a-replica-is-behind",
     Reason.WILL_BREACH: "a-replica-is-behind",
-    Reason.STOPPED: "connect-or-the-connector-is-down",
+    Reason.STOPPED: "nothing-new-reaches-a-replica",
     Reason.UNKNOWN: "the-lag-of-a-replica-is-unknown",
     None: "a-test-alert",
 }

@@ -71,7 +71,9 @@ class Watched:
 
     def run_daemon(self) -> None:
         self.daemon = self.stream.start("run", "-r", "r1")
-        wait_until(lambda: "applying from" in self.stream.log(self._daemon), "the daemon applies")
+        wait_until(
+            lambda: "applying from" in self.stream.log(self.running_daemon), "the daemon applies"
+        )
 
     def watch(self, number: int = signal.SIGTERM) -> None:
         """Begin to watch; where somebody does already, he is ended by a signal first."""
@@ -83,7 +85,7 @@ class Watched:
         wait_until(lambda: "watching r1" in self.log, "the watcher watches")
 
     @property
-    def _daemon(self) -> subprocess.Popen[bytes]:
+    def running_daemon(self) -> subprocess.Popen[bytes]:
         assert self.daemon is not None
         return self.daemon
 
@@ -188,16 +190,16 @@ def test_each_alert_is_told_once_each_way_whatever_is_restarted(watched: Watched
 
     with load(stream.primary):
         wait_until(lambda: "cdc_alert_state" in watched.metrics(), "the first look")
-        watched.daemon.send_signal(signal.SIGSTOP)
+        watched.running_daemon.send_signal(signal.SIGSTOP)
         told("new")
         watched.watch()
         watched.watch(signal.SIGKILL)
-        watched.daemon.send_signal(signal.SIGCONT)
+        watched.running_daemon.send_signal(signal.SIGCONT)
         told("resolved")
         watched.watch()
 
-        watched.daemon.kill()
-        watched.daemon.wait()
+        watched.running_daemon.kill()
+        watched.running_daemon.wait()
         told("new")
         assert "no daemon applies" in receivers.lines(stream.folder / "told.jsonl")[-1]["summary"]
         watched.watch(signal.SIGKILL)

@@ -11,11 +11,13 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import click
 import corpus
 
 from cdc import cli, metrics
+from cdc.alert import metrics as alert_metrics
 from cdc.alert import program as alert
 from cdc.verify import program as verify
 
@@ -136,29 +138,31 @@ def _pages(command: click.Command, name: str, parent: click.Context | None) -> I
             yield from _pages(child, word, context)
 
 
-#: What in docs/lag.md is followed by the table of metrics.
-METRICS = "<!-- from cdc/metrics.py, by `make docs` -->\n"
+#: What in a document is followed by the table of the metrics of a module.
+METRICS = "<!-- from {}, by `make docs` -->\n"
 
 
-def lag(text: str) -> str:
-    """Return docs/lag.md with the metrics that there are."""
-    names = [value for value in vars(metrics).values() if isinstance(value, metrics.Name)]
+def with_metrics(name: str, module: ModuleType, file: str) -> str:
+    """Return a document of docs/ that ends with a table, with the metrics that `module` has now."""
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    names = [value for value in vars(module).values() if isinstance(value, metrics.Name)]
     lines = ["", "| metric | kind | labels | says |", "|---|---|---|---|"]
-    for name in names:
-        labels = ", ".join(f"`{label}`" for label in name.labels)
-        lines.append(f"| `{name.name}` | {name.kind} | {labels} | {_cell(name.says)} |")
-    return text.partition(METRICS)[0] + METRICS + "\n".join(lines) + "\n"
+    for one in names:
+        labels = ", ".join(f"`{label}`" for label in one.labels)
+        lines.append(f"| `{one.name}` | {one.kind} | {labels} | {_cell(one.says)} |")
+    mark = METRICS.format(file)
+    return text.partition(mark)[0] + mark + "\n".join(lines) + "\n"
 
 
 def main() -> int:
     stale = []
     guarantees = (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
-    about_lag = (ROOT / "docs/lag.md").read_text(encoding="utf-8")
     for name, fresh in (
         ("commands.md", commands()),
         ("configuration.md", configuration()),
         ("guarantees.md", corpus.filled_in(guarantees)),
-        ("lag.md", lag(about_lag)),
+        ("lag.md", with_metrics("lag.md", metrics, "cdc/metrics.py")),
+        ("alerts.md", with_metrics("alerts.md", alert_metrics, "cdc/alert/metrics.py")),
     ):
         file = ROOT / "docs" / name
         if not file.exists() or file.read_text(encoding="utf-8") != fresh:

@@ -1,83 +1,93 @@
-"""What the watcher does, for Prometheus; the names are lag.md's."""
+"""What the watcher exposes to Prometheus, from its memory. cdc/metrics.py has the daemons'."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable
 
-from prometheus_client import start_http_server
-from prometheus_client.core import CollectorRegistry, CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from cdc.alert.store import Store
 from cdc.alert.watcher import Watcher
+from cdc.metrics import Name
+from cdc.units import Address
 
 log = logging.getLogger(__name__)
 
+LEVEL = Name("cdc_alert_state", "0 ok, 1 warning, 2 critical, 3 unknown.")
+FIRING = Name("cdc_alert_firing", "1 while people know of an alert.")
+LOOKED = Name("cdc_alert_looked_timestamp_seconds", "When the replicas were last looked at.", ())
+RUNS = Name(
+    "cdc_alert_hook_runs_total",
+    "Tries to tell a hook something: ok, failed, missing, refused, timeout, unreachable.",
+    ("hook", "outcome"),
+    "counter",
+)
+FAILURES = Name("cdc_alert_hook_failures", "Failures of a hook in a row.", ("hook",))
+WAITING = Name("cdc_alert_hook_waiting", "Notices that a hook has not taken yet.", ("hook",))
+DROPPED = Name(
+    "cdc_alert_hook_dropped_total", "Notices dropped: a thousand waited.", ("hook",), "counter"
+)
+UNWRITTEN = Name(
+    "cdc_alert_state_write_failures_total", "Tries to keep the state that failed.", (), "counter"
+)
+PORT = Name(
+    "cdc_alert_listen_failures_total", "Tries to open the HTTP port that failed.", (), "counter"
+)
+JUMPS = Name(
+    "cdc_alert_clock_jumps_total", "Times that this machine's clock was set.", (), "counter"
+)
+RESTARTS = Name("cdc_connector_restarts_total", "Restarts of a failed connector.", (), "counter")
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Watched(Collector):
-    """Reads the watcher's state when it is asked for; nothing is counted twice."""
 
+@dataclasses.dataclass(slots=True)
+class Endpoint(Collector):
+    """Serves /metrics as soon as the port lets it; `failures` are the tries so far."""
+
+    listen: Address
     store: Store
     watcher: Watcher
+    failures: int = 0
+    _open: bool = False
+    _said: str = ""
 
-    def collect(self) -> Iterator[Metric]:
+    def open(self) -> None:
+        """Open the port, unless it is open; where that cannot be, say so once: watching goes on."""
+        if self._open:
+            return
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        try:
+            start_http_server(self.listen.port, self.listen.host, registry)
+        except OSError as error:
+            self.failures += 1
+            if self._said != str(error):
+                self._said = str(error)
+                log.warning(
+                    "the HTTP port %s cannot be opened: %s; watching goes on, trying again (alert.listen)",
+                    self.listen,
+                    error.strerror or error,
+                )
+            return
+        self._open = True
+        log.info("metrics at http://%s/metrics", self.listen)
+
+    def collect(self) -> Iterable[Metric]:
         state = self.store.state
-        level = GaugeMetricFamily(
-            "cdc_alert_state", "0 ok, 1 warning, 2 critical, 3 unknown.", labels=["replica"]
+        replicas, boxes = state.replicas.items(), state.outboxes.items()
+        yield LEVEL.family(*(((name,), memory.level) for name, memory in replicas))
+        yield FIRING.family(*(((name,), memory.told is not None) for name, memory in replicas))
+        yield LOOKED.family(((), state.seen_at))
+        yield RUNS.family(
+            *(((name, how), count) for name, box in boxes for how, count in box.runs.items())
         )
-        firing = GaugeMetricFamily(
-            "cdc_alert_firing", "1 while people know of an alert.", labels=["replica"]
-        )
-        for name, memory in state.replicas.items():
-            level.add_metric([name], memory.level)
-            firing.add_metric([name], float(memory.told is not None))
-        runs = CounterMetricFamily(
-            "cdc_alert_hook_runs", "Tries to tell a hook something.", labels=["hook", "outcome"]
-        )
-        waiting = GaugeMetricFamily(
-            "cdc_alert_hook_waiting", "Notices that a hook has not taken yet.", labels=["hook"]
-        )
-        failing = GaugeMetricFamily(
-            "cdc_alert_hook_failures", "Failures of a hook in a row.", labels=["hook"]
-        )
-        dropped = CounterMetricFamily(
-            "cdc_alert_hook_dropped", "Notices dropped because too many waited.", labels=["hook"]
-        )
-        for name, box in state.outboxes.items():
-            for outcome, count in box.runs.items():
-                runs.add_metric([name, outcome], count)
-            waiting.add_metric([name], len(box.notices))
-            failing.add_metric([name], box.failures)
-            dropped.add_metric([name], box.dropped)
-        yield from (level, firing, runs, waiting, failing, dropped)
-        yield GaugeMetricFamily(
-            "cdc_alert_looked_timestamp_seconds",
-            "When the replicas were last looked at.",
-            state.seen_at,
-        )
-        for name, help_text, count in (
-            ("cdc_alert_state_write_errors", "State not kept on disk.", self.store.write_errors),
-            ("cdc_alert_clock_jumps", "Times this machine's clock was set.", self.watcher.jumps),
-            ("cdc_connector_restarts", "Restarts of a failed connector.", self.watcher.restarts),
-        ):
-            yield CounterMetricFamily(name, help_text, count)
-
-
-def serve(listen: str, store: Store, watcher: Watcher) -> None:
-    """Serve /metrics at `listen`; where that cannot be, say so: watching goes on."""
-    host, _, port = listen.rpartition(":")
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(Watched(store, watcher))
-    try:
-        start_http_server(int(port), host.strip("[]"), registry)
-    except (OSError, OverflowError) as error:
-        log.error(  # noqa: TRY400 -- the reason is in the line; a traceback tells no more
-            "no metrics are served at %s: %s; watching goes on: give alert.listen another port",
-            listen,
-            error,
-        )
-    else:
-        log.info("metrics at http://%s/metrics", listen)
+        yield FAILURES.family(*(((name,), box.failures) for name, box in boxes))
+        yield WAITING.family(*(((name,), len(box.notices)) for name, box in boxes))
+        yield DROPPED.family(*(((name,), box.dropped) for name, box in boxes))
+        yield UNWRITTEN.family(((), self.store.write_failures))
+        yield PORT.family(((), self.failures))
+        yield JUMPS.family(((), self.watcher.jumps))
+        yield RESTARTS.family(((), self.watcher.restarts))

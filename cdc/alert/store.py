@@ -99,7 +99,7 @@ class Store:
         self._file = where / _FILE
         self._guard = threading.Lock()
         self._unwritten: str | None = None
-        self.write_errors = 0
+        self.write_failures = 0
         self.state = self._read()
 
     @property
@@ -118,7 +118,7 @@ class Store:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
                 files.replace(self._file, msgspec.json.encode(self.state))
             except OSError as error:
-                self.write_errors += 1
+                self.write_failures += 1
                 if self._unwritten != str(error):
                     log.error(  # noqa: TRY400 -- the reason is in the line; a traceback tells no more
                         "the state cannot be kept in %s: %s; watching goes on, but what was told "

@@ -44,10 +44,12 @@ def watch(config: Config, replicas: Sequence[str], stop: Stop) -> None:
             where,
             ", ".join(errand.name for errand in errands) or "none: nobody is told anything",
         )
-        if config.alert.listen is not None:
-            metrics.serve(config.alert.listen, kept, watcher)
+        listen = config.alert.listen
+        endpoint = None if listen is None else metrics.Endpoint(listen, kept, watcher)
         with observing(config, replicas) as look, watcher.telling():
             while not stop.is_set():
+                if endpoint is not None:
+                    endpoint.open()
                 watcher.saw(look(clock.now()))
                 stop.wait(config.alert.interval)
 

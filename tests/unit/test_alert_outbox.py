@@ -166,7 +166,7 @@ def test_watching_goes_on_where_the_state_cannot_be_kept(
     for n in range(3):
         replace(kept, State(seen_at=float(n)))
 
-    assert (2.0, 3) == (kept.state.seen_at, kept.write_errors)
+    assert (2.0, 3) == (kept.state.seen_at, kept.write_failures)
     assert caplog.text.count("the state cannot be kept in") == 1
     blocked.unlink()
     kept.change(lambda s: s)

@@ -9,6 +9,9 @@ from pathlib import Path
 import receivers
 import sections
 
+from cdc import metrics
+from cdc.alert import metrics as alert_metrics
+
 FOLDER = Path(__file__).parents[2] / "docker/prometheus"
 RULES = (FOLDER / "cdc.rules.yml").read_text(encoding="utf-8")
 TESTS = (FOLDER / "cdc.test.yml").read_text(encoding="utf-8")
@@ -44,6 +47,20 @@ def test_each_alert_is_tested_both_ways() -> None:
 
     assert names
     assert names == fires == quiet
+
+
+def test_the_rules_use_metrics_that_exist() -> None:
+    """Each metric that a rule or its test names is one that a daemon or the watcher exposes."""
+    exposed = {
+        value.name
+        for module in (metrics, alert_metrics)
+        for value in vars(module).values()
+        if isinstance(value, metrics.Name)
+    }
+    used = set(re.findall(r"\bcdc_[a-z_]+", RULES + TESTS))
+
+    assert used
+    assert set() == used - exposed
 
 
 def test_each_alert_links_to_what_to_do() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import getpass
 import secrets
 import time
 from collections.abc import Sequence
@@ -40,7 +39,7 @@ def watch(said: Common) -> None:
     """
     config = said.load()
     logs.configure(said.verbose)
-    with stopping() as stop, stop.insisting():
+    with stopping() as stop:
         watching.watch(config, said.some_replicas(config), stop)
 
 
@@ -110,10 +109,7 @@ def set_(said: Common, *, for_: float, reason: str) -> None:
     config = said.load()
     now = time.time()
     names: tuple[str | None, ...] = said.some_replicas(config) if said.replicas else (None,)
-    made = [
-        Silence(secrets.token_hex(4), name, now, now + for_, f"{reason} ({getpass.getuser()})")
-        for name in names
-    ]
+    made = [Silence(secrets.token_hex(4), name, now, now + for_, reason) for name in names]
     for one in made:
         silences.add(store.folder(config), one)
     emit(said, {"silences": [_silence_json(s) for s in made]}, "\n".join(map(_line, made)))

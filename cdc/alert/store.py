@@ -96,6 +96,7 @@ class Store:
     """The present state, kept on disk after every change. Its methods may be called by any thread."""
 
     def __init__(self, where: Path) -> None:
+        self.folder = where
         self._file = where / _FILE
         self._guard = threading.Lock()
         self._unwritten: str | None = None

@@ -7,7 +7,6 @@ import dataclasses
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from cdc.alert import machine, sampling, silences
 from cdc.alert.alertmanager import OVER_FOR
@@ -81,7 +80,9 @@ def advance(
     )
 
 
-def begun(state: State, now: float, config: Config, errands: Sequence[Errand]) -> State:
+def begun(
+    state: State, now: float, config: Config, replicas: Sequence[str], errands: Sequence[Errand]
+) -> State:
     """Return the state with which watching begins.
 
     After a pause longer than the grace everything may just be starting; a mere restart of the watcher
@@ -97,11 +98,13 @@ def begun(state: State, now: float, config: Config, errands: Sequence[Errand]) -
             log.warning(
                 "hook %s is configured no more; %d notices to it are dropped", gone, waiting
             )
+    for gone in state.replicas.keys() - set(replicas):
+        if state.replicas[gone].told is not None:
+            log.warning("%s is watched no more: nobody will be told that its alert is over", gone)
     return dataclasses.replace(
         state,
         outboxes={name: state.outboxes.get(name, Outbox()) for name in sorted(names)},
-        # Of a replica that is watched no more nothing is known, and nobody can be told more.
-        replicas={n: m for n, m in state.replicas.items() if n in config.replicas},
+        replicas={name: kept for name, kept in state.replicas.items() if name in replicas},
     )
 
 
@@ -109,9 +112,14 @@ class Watcher:
     """Looks once per call and tells the hooks through their threads."""
 
     def __init__(
-        self, config: Config, where: Path, kept: Store, clock: Clock, errands: Sequence[Errand]
+        self,
+        config: Config,
+        replicas: Sequence[str],
+        kept: Store,
+        clock: Clock,
+        errands: Sequence[Errand],
     ) -> None:
-        self._config, self._where, self._store, self._clock = config, where, kept, clock
+        self._config, self._store, self._clock = config, kept, clock
         self._rules = rules(config)
         self._boxes = [errand.name for errand in errands if errand.notices]
         self._couriers = [Courier(errand, kept, clock) for errand in errands]
@@ -121,7 +129,7 @@ class Watcher:
         self.healing = Healing()
         self.restarts = 0
         self.jumps = 0
-        kept.change(lambda state: begun(state, clock.now(), config, errands))
+        kept.change(lambda state: begun(state, clock.now(), config, replicas, errands))
 
     @contextlib.contextmanager
     def telling(self) -> Iterator[None]:
@@ -174,7 +182,7 @@ class Watcher:
 
     def _quiet(self, names: Mapping[str, Sample], now: float) -> frozenset[str]:
         try:
-            self._silences, self._trouble = silences.load(self._where), None
+            self._silences, self._trouble = silences.load(self._store.folder), None
         except CdcError as error:
             if self._trouble != error.what:
                 log.warning("%s", error)

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
+
 from cdc.alert import courier, metrics, store
 from cdc.alert.clock import Clock
 from cdc.alert.courier import Errand
@@ -16,6 +18,7 @@ from cdc.alert.watcher import Watcher
 from cdc.config import Config
 from cdc.observation import Observation, Observer
 from cdc.signals import Stop
+from cdc.units import Duration
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +39,7 @@ def watch(config: Config, replicas: Sequence[str], stop: Stop) -> None:
     errands = courier.errands(config.alert.hooks, Frame.of(config))
     with store.only_one(where):
         kept = Store(where)
-        watcher = Watcher(config, where, kept, clock, errands)
+        watcher = Watcher(config, replicas, kept, clock, errands)
         log.info(
             "watching %s every %g s; state in %s; hooks: %s",
             ", ".join(replicas),
@@ -46,7 +49,8 @@ def watch(config: Config, replicas: Sequence[str], stop: Stop) -> None:
         )
         listen = config.alert.listen
         endpoint = None if listen is None else metrics.Endpoint(listen, kept, watcher)
-        with observing(config, replicas) as look, watcher.telling():
+        # Only looking is broken off when it takes too long: what is being told is told to its end.
+        with observing(config, replicas) as look, watcher.telling(), stop.insisting():
             while not stop.is_set():
                 if endpoint is not None:
                     endpoint.open()
@@ -63,13 +67,16 @@ def once(config: Config, replicas: Sequence[str]) -> Observation:
 def once_telling(config: Config, replicas: Sequence[str]) -> tuple[Observation, State]:
     """Look once, as one step of watching, and let each hook be told what is due.
 
-    What a hook does not take is told with the next call.
+    What a hook does not take is told with the next call. There is no grace: between two calls of cron
+    lies more time than that.
     """
+    alert = msgspec.structs.replace(config.alert, grace=Duration(0))
+    config = msgspec.structs.replace(config, alert=alert)
     clock, where = Clock(), store.folder(config)
     errands = courier.errands(config.alert.hooks, Frame.of(config))
     with store.only_one(where), observing(config, replicas) as look:
         kept = Store(where)
-        watcher = Watcher(config, where, kept, clock, errands)
+        watcher = Watcher(config, replicas, kept, clock, errands)
         seen = look(clock.now())
         watcher.saw(seen)
         run(errands, kept, clock)

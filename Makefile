@@ -81,8 +81,11 @@ chaos: setup
 # How true the lag is at full scale: four minutes of standstill, ten of idleness.
 drill-lag: export CDC_LAG_HOLD ?= 240
 drill-lag: export CDC_LAG_IDLE ?= 600
-drill-lag: setup
+drill-lag: export CDC_ALERT_TARGET ?= 300
+drill-lag: export CDC_ALERT_HEALTHY ?= 600
+drill-lag: setup beside
 	@$(BIN)/python -m pytest -q -s -n0 tests/acceptance/test_lag.py -k 'stop and connect or idle'
+	@$(BIN)/python -m pytest -q -s -n0 tests/acceptance/test_alerts.py -k stall
 
 wheel: setup
 	@rm -rf dist && $(BIN)/python -m build --wheel --no-isolation >/dev/null && ls dist/*.whl

@@ -126,9 +126,8 @@ def attempt(
         tell()
     except NotTaken as trouble:
         outcome, error = trouble.outcome, str(trouble)
-    except (
-        Exception
-    ) as defect:  # a defect in one hook must not end its thread: nobody would be told
+    except Exception as defect:
+        # It must not end the thread: nobody would be told any more.
         log.exception("hook %s: a defect of this program", name)
         outcome, error = "failed", f"a defect of this program ({type(defect).__name__})"
     else:

@@ -41,11 +41,6 @@ class Healing:
         pause = min(_LAST, _FIRST * 2.0 ** (min(self.tries, 10) + 1))
         return dataclasses.replace(self, tries=self.tries + 1, next_at=now + pause)
 
-    def moved(self, seconds: float) -> Healing:
-        """Return it as seen by a clock that was set forward by so many seconds."""
-        next_at = None if self.next_at is None else self.next_at + seconds
-        return dataclasses.replace(self, next_at=next_at, failed_at=self.failed_at + seconds)
-
     def __str__(self) -> str:
         if not self.tries:
             return "not restarted yet"

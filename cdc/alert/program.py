@@ -55,10 +55,7 @@ def once(said: Common, *, notify: bool) -> int:
         config = said.load()
         names = said.some_replicas(config)
         logs.configure(said.verbose)
-        if notify:
-            seen, _state = watching.once_telling(config, names)
-        else:
-            seen = watching.once(config, names)
+        seen = (watching.once_telling if notify else watching.once)(config, names)
     except CdcError as error:
         click.echo(f"CDC UNKNOWN - {error}")
         return int(Level.UNKNOWN)

@@ -35,6 +35,8 @@ def _stopped(seen: Observation, replica: str) -> str | None:
         return lag.why
     if seen.capture is not None and seen.capture.standstill is not None:
         return seen.capture.standstill
+    if seen.slot is not None and seen.slot.wal_status == "lost":
+        return "the primary has dropped log that the connector has not read: its slot is lost"
     if said is not None and said.position is not None and said.writer is None:
         told = "" if said.daemon is None else f"; it last said that it was {said.daemon.state}"
         error = said.daemon.error if said.daemon is not None else None

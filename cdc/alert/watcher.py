@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from cdc.alert import machine, sampling, silences
@@ -146,13 +147,15 @@ class Watcher:
                 one.join(longest + _LAST_WORDS)
 
     def saw(self, seen: Observation) -> None:
-        """Judge a look, keep what follows from it, and let the hooks tell it."""
+        """Take a look: restart what has failed, judge the replicas, and let the hooks tell it."""
+        self._heal(sampling.failed(seen))
+        self.judge(sampling.samples(seen))
+
+    def judge(self, samples: Mapping[str, Sample]) -> None:
+        """Judge a sample of each replica, keep what follows from it, and let the hooks tell it."""
         self._follow_clock()
         now = self._clock.now()
-        self._heal(sampling.failed(seen), now)
-        found = {
-            name: self._with_healing(sample) for name, sample in sampling.samples(seen).items()
-        }
+        found = {name: self._with_healing(sample) for name, sample in samples.items()}
         quiet = self._quiet(found, now)
         before = self._store.state.replicas
         told: list[Notice] = []
@@ -165,8 +168,8 @@ class Watcher:
         after = self._store.change(change)
         for name, memory in after.replicas.items():
             _say(name, before.get(name, Memory()), memory, quiet)
-        for one in self._couriers:
-            if told:
+        if told:
+            for one in self._couriers:
                 one.wake()
 
     def _follow_clock(self) -> None:
@@ -178,7 +181,6 @@ class Watcher:
                 abs(jump),
             )
             self._store.change(lambda state: state.moved(jump))
-            self.healing = self.healing.moved(jump)
 
     def _quiet(self, names: Mapping[str, Sample], now: float) -> frozenset[str]:
         try:
@@ -191,8 +193,9 @@ class Watcher:
             return frozenset(names)
         return frozenset(n for n in names if silences.covered(self._silences, n, now))
 
-    def _heal(self, failed: bool, now: float) -> None:
+    def _heal(self, failed: bool) -> None:
         """Restart what has failed of the connector, when its time has come."""
+        now = time.monotonic()
         self.healing = self.healing.after(failed, now)
         if not self.healing.due(now):
             return

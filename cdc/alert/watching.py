@@ -5,22 +5,26 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import msgspec
 
 from cdc.alert import courier, metrics, store
 from cdc.alert.clock import Clock
 from cdc.alert.courier import Errand
+from cdc.alert.judgement import Sample
 from cdc.alert.payload import Frame
-from cdc.alert.store import State, Store
+from cdc.alert.store import Store
 from cdc.alert.watcher import Watcher
 from cdc.config import Config
-from cdc.observation import Observation, Observer
+from cdc.observation import STALE, Observation, Observer
 from cdc.signals import Stop
 from cdc.units import Duration
 
 log = logging.getLogger(__name__)
+
+#: Seconds at least that a look may take; each server has two of them to answer.
+_PATIENCE = 15.0
 
 
 @contextlib.contextmanager
@@ -51,11 +55,40 @@ def watch(config: Config, replicas: Sequence[str], stop: Stop) -> None:
         endpoint = None if listen is None else metrics.Endpoint(listen, kept, watcher)
         # Only looking is broken off when it takes too long: what is being told is told to its end.
         with observing(config, replicas) as look, watcher.telling(), stop.insisting():
+            looking = Looking(look, max(STALE * config.alert.interval, _PATIENCE))
             while not stop.is_set():
                 if endpoint is not None:
                     endpoint.open()
-                watcher.saw(look(clock.now()))
+                seen = looking.look(clock.now())
+                if isinstance(seen, str):
+                    watcher.judge({name: Sample(None, seen) for name in replicas})
+                else:
+                    watcher.saw(seen)
                 stop.wait(config.alert.interval)
+
+
+class Looking:
+    """Looks in a thread, so that a look that never ends, or fails by a defect, is told as well."""
+
+    def __init__(self, look: Callable[[float], Observation], patience: float) -> None:
+        self._look, self._patience = look, patience
+        self._pool = ThreadPoolExecutor(1, "looking")
+        self._under_way: Future[Observation] | None = None
+
+    def look(self, now: float) -> Observation | str:
+        """Return what is seen, or why nothing is."""
+        if self._under_way is None:
+            self._under_way = self._pool.submit(self._look, now)
+        done, _ = wait([self._under_way], self._patience)
+        if not done:
+            return f"looking at it has not ended within {self._patience:.0f} s"
+        under_way, self._under_way = self._under_way, None
+        try:
+            return under_way.result()
+        except Exception as defect:
+            # It must not end the watching: nobody would be told any more.
+            log.exception("a look failed by a defect of this program")
+            return f"looking at it failed by a defect of this program ({type(defect).__name__})"
 
 
 def once(config: Config, replicas: Sequence[str]) -> Observation:
@@ -64,7 +97,7 @@ def once(config: Config, replicas: Sequence[str]) -> Observation:
         return look(Clock().now())
 
 
-def once_telling(config: Config, replicas: Sequence[str]) -> tuple[Observation, State]:
+def once_telling(config: Config, replicas: Sequence[str]) -> Observation:
     """Look once, as one step of watching, and let each hook be told what is due.
 
     What a hook does not take is told with the next call. There is no grace: between two calls of cron
@@ -80,7 +113,7 @@ def once_telling(config: Config, replicas: Sequence[str]) -> tuple[Observation, 
         seen = look(clock.now())
         watcher.saw(seen)
         run(errands, kept, clock)
-        return seen, kept.state
+        return seen
 
 
 def run(errands: Sequence[Errand], kept: Store, clock: Clock) -> None:

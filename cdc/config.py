@@ -104,7 +104,7 @@ class Config(Section, frozen=True):
     kafka: Kafka
     connect: Connect
     replicas: dict[str, Replica]
-    state_dir: str | None = None
+    state_dir: Path | None = None
     bootstrap: Bootstrap = Bootstrap()
     apply: Apply = Apply()
     lag: Lag = Lag()
@@ -182,9 +182,11 @@ def decode(raw: dict[str, Any], path: Path) -> Config:
             f"{path}: {error}", "correct the value; cdc.example.toml documents every key"
         ) from error
     _check(config, path)
-    log = config.connect.log
+    log, state = config.connect.log, config.state_dir
     return msgspec.structs.replace(
         config,
+        state_dir=state and (path.parent / state).absolute(),
+        alert=alert_settings.located(config.alert, path.parent),
         connect=msgspec.structs.replace(config.connect, log=log and (path.parent / log).absolute()),
         primary=msgspec.structs.replace(
             config.primary,

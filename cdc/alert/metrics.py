@@ -43,7 +43,7 @@ JUMPS = Name(
 RESTARTS = Name("cdc_connector_restarts_total", "Restarts of a failed connector.", (), "counter")
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, eq=False)
 class Endpoint(Collector):
     """Serves /metrics as soon as the port lets it; `failures` are the tries so far."""
 

@@ -14,9 +14,11 @@ from cdc import __version__, logs
 from cdc.alert import sampling, silences, store, trial, watching
 from cdc.alert.judgement import Level, Sample, Thresholds, Trend, Verdict, judge
 from cdc.alert.payload import Frame, utc
+from cdc.alert.settings import WebhookHook
 from cdc.alert.silences import Silence
 from cdc.commands import program
 from cdc.commands.options import Common, Seconds, common, emit
+from cdc.config import Config
 from cdc.errors import CdcError
 from cdc.signals import stopping
 
@@ -38,7 +40,7 @@ def watch(said: Common) -> None:
     state_dir; run it under a supervisor, best on a machine of its own.
     """
     config = said.load()
-    logs.configure(said.verbose)
+    _log(said, config)
     with stopping() as stop:
         watching.watch(config, said.some_replicas(config), stop)
 
@@ -54,7 +56,7 @@ def once(said: Common, *, notify: bool) -> int:
     try:
         config = said.load()
         names = said.some_replicas(config)
-        logs.configure(said.verbose)
+        _log(said, config)
         seen = (watching.once_telling if notify else watching.once)(config, names)
     except CdcError as error:
         click.echo(f"CDC UNKNOWN - {error}")
@@ -74,7 +76,7 @@ def test(said: Common) -> int:
     Exit code 0: every hook took it; 1: one did not, or there is none.
     """
     config = said.load()
-    logs.configure(said.verbose)
+    _log(said, config)
     results = trial.tried(config.alert.hooks, Frame.of(config), time.time())
     lines = [
         f"{name}: {'taken' if trouble is None else f'NOT TAKEN: {trouble}'}"
@@ -132,6 +134,12 @@ def end(said: Common, *, name: str) -> None:
     """End a silence before its time."""
     over = silences.end(store.folder(said.load()), name, time.time())
     emit(said, {"silences": [_silence_json(over)]}, f"ended: {_line(over)}")
+
+
+def _log(said: Common, config: Config) -> None:
+    """Log as the configuration wants it, without what must not be told."""
+    hooks = {h.secret for h in config.alert.hooks if isinstance(h, WebhookHook) and h.secret}
+    logs.configure(said.verbose, config.log.format, logs.secrets(config) | hooks)
 
 
 def _worst(verdicts: Sequence[Verdict]) -> Level:

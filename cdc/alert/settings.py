@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
+
 from cdc.units import Address, Duration, Section
+
+#: Characters that a secret must have: a short one can be guessed, and masking it would mask all.
+_SECRET = 8
 
 
 class CommandHook(Section, frozen=True, tag_field="kind", tag="command"):
@@ -47,6 +53,19 @@ class Alert(Section, frozen=True, rename={"for_": "for"}):
     hooks: tuple[Hook, ...] = ()
 
 
+def located(alert: Alert, folder: Path) -> Alert:
+    """Return it with programs given by a relative path taken from `folder`; bare names stay."""
+    hooks = tuple(
+        msgspec.structs.replace(
+            hook, argv=(str((folder / hook.argv[0]).absolute()), *hook.argv[1:])
+        )
+        if isinstance(hook, CommandHook) and "/" in hook.argv[0]
+        else hook
+        for hook in alert.hooks
+    )
+    return msgspec.structs.replace(alert, hooks=hooks)
+
+
 def complaints(alert: Alert) -> Iterator[tuple[str, str]]:
     """Yield what cannot be meant, each with what to write instead; no secret is repeated."""
     if alert.interval <= 0:
@@ -68,8 +87,8 @@ def _of_hook(hook: Hook) -> Iterator[tuple[str, str]]:
         yield "urls is empty", 'write urls = ["http://alertmanager:9093"]'
     if not all(_reachable(url) for url in urls):
         yield "an address is not http:// or https:// with a host", "correct it"
-    if isinstance(hook, WebhookHook) and hook.secret == "":
-        yield "secret is empty", "give one, or leave it out: nothing is signed then"
+    if isinstance(hook, WebhookHook) and hook.secret is not None and len(hook.secret) < _SECRET:
+        yield f"secret has less than {_SECRET} characters", "take a longer one, or leave it out"
     if isinstance(hook, AlertmanagerHook) and hook.resend <= 0:
         yield "resend must be more than nothing", 'write "30s"'
 

@@ -84,7 +84,7 @@ class State:
 def folder(config: Config) -> Path:
     """Return where the watcher keeps its state: state_dir, $STATE_DIRECTORY, or the XDG folder."""
     if config.state_dir is not None:
-        return Path(config.state_dir)
+        return config.state_dir
     # systemd gives several, separated by colons, where a unit asks for several.
     if given := os.environ.get("STATE_DIRECTORY", "").partition(":")[0]:
         return Path(given)

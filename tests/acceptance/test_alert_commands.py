@@ -7,7 +7,7 @@ import json
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import harness
@@ -90,6 +90,10 @@ def watching(stream: Stream, config: Path) -> Iterator[subprocess.Popen[bytes]]:
         watcher.wait()
 
 
+def says(stream: Stream, watcher: subprocess.Popen[bytes], what: str) -> Callable[[], bool]:
+    return lambda: what in stream.log(watcher)
+
+
 def test_once_answers_as_nagios_wants_it(stream: Stream, tmp_path: Path) -> None:
     """One line with what to draw; 0 ok, 1 warning, 2 critical, 3 unknown; the gravest of all."""
     config = variant(stream, tmp_path)
@@ -146,7 +150,7 @@ def test_a_test_alert_goes_through_every_hook(stream: Stream, tmp_path: Path) ->
             hook("command", argv=["cat"]),
             hook("alertmanager", urls=[f"{server.url}/am"]),
         )
-        env = {"SECRET": "s3cret"}
+        env = {"SECRET": "s3cret-of-all"}
         done = harness.run("-c", good, "test", cwd=tmp_path, name="cdc-lag-alert", env=env)
         bad = variant(
             stream,
@@ -162,7 +166,7 @@ def test_a_test_alert_goes_through_every_hook(stream: Stream, tmp_path: Path) ->
     documents = {r.path: r.document for r in server.requests}
     jsonschema.validate(documents["/t0ken"], json.loads(resources.text("schemas/alert.json")))
     assert "CdcReplicaLagTest" == documents["/am/api/v2/alerts"][0]["labels"]["alertname"]
-    assert "s3cret" not in done.stdout + done.stderr
+    assert "s3cret-of-all" not in done.stdout + done.stderr
     assert (1, [
         f"webhook {host}: NOT TAKEN: {host} answers 401 Unauthorized (refused)",
         "command page: NOT TAKEN: page cannot be started: No such file or directory (missing)",
@@ -226,7 +230,7 @@ def test_watching_goes_on_without_port_state_or_hook(stream: Stream, tmp_path: P
                 "hook command sleep: sleep did not end within 1 s and was ended",
                 "ConnectionError; 1 waiting, trying again in",
             ):
-                wait_until(lambda said=said: said in stream.log(watcher), said)  # type: ignore[misc]  # bound in the loop
+                wait_until(says(stream, watcher, said), said)
             assert ["new"] == [d["notification"] for d in server.documents]
             taken.close()
             wait_until(lambda: harness.answers(f"http://127.0.0.1:{port}/metrics"), "it serves", 90)

@@ -165,7 +165,7 @@ def shared(own: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wat
     """Give a replica that is watched, under load."""
     folder = tmp_path_factory.mktemp("alerts-stream")
     with contextlib.ExitStack() as around:
-        around.enter_context(pytest.MonkeyPatch.context()).setenv("ALERT_SECRET", "s3cret")
+        around.enter_context(pytest.MonkeyPatch.context()).setenv("ALERT_SECRET", "s3cret-of-all")
         stream = around.enter_context(harness.stream(own, folder))
         server = around.enter_context(receivers.server())
         manager = around.enter_context(receivers.alertmanager(folder, server))
@@ -278,6 +278,6 @@ def test_what_the_hooks_did_is_counted_through_all_restarts(watched: Watched) ->
     assert f'cdc_alert_hook_runs_total{{hook="command sh",outcome="ok"}} {told}' in runs
     assert 'cdc_alert_state{replica="r1"} 0.0' in runs
     logs = "".join(f.read_text(errors="replace") for f in watched.stream.folder.glob("*.log"))
-    assert "s3cret" not in logs
+    assert "s3cret-of-all" not in logs
     starts = [document["starts_at"] for document in watched.documents]
     assert starts[::2] == starts[1::2] == sorted(set(starts))

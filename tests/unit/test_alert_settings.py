@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cdc import config
-from cdc.alert import courier
+from cdc.alert import courier, store
 from cdc.alert.healing import Healing
 from cdc.alert.payload import Frame
 from cdc.alert.settings import AlertmanagerHook, CommandHook, WebhookHook
@@ -30,7 +30,7 @@ def test_hooks_of_every_kind_are_read() -> None:
     """Each kind has its own keys; several of one kind may stand beside each other."""
     hooks = [
         {"kind": "command", "argv": ["page"], "timeout": "5s"},
-        {"kind": "webhook", "url": "https://user:pw@a.example/t0ken", "secret": "s"},
+        {"kind": "webhook", "url": "https://user:pw@a.example/t0ken", "secret": "long enough"},
         {"kind": "alertmanager", "urls": ["http://am1:9093", "http://am2:9093"]},
         {"kind": "command", "argv": ["/usr/bin/page"]},
     ]
@@ -44,6 +44,25 @@ def test_hooks_of_every_kind_are_read() -> None:
         "command page", "webhook a.example", "alertmanager am1:9093", "alertmanager am2:9093",
         "command page #2",
     ] == [errand.name for errand in courier.errands(found.alert.hooks, Frame.of(found))]  # fmt: skip
+
+
+def test_relative_paths_are_relative_to_the_file() -> None:
+    """Where the state is, and a program given by a path; a bare name is looked for in PATH."""
+    hooks = [{"kind": "command", "argv": [argv]} for argv in ("./page", "page", "/bin/page")]
+    found = decode(state_dir="state", alert={"hooks": hooks})
+
+    assert Path("/etc/state") == found.state_dir == store.folder(found)
+    programs = [hook.argv[0] for hook in found.alert.hooks if isinstance(hook, CommandHook)]
+    assert ["/etc/page", "page", "/bin/page"] == programs
+
+
+def test_the_state_goes_where_systemd_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without state_dir, $STATE_DIRECTORY is taken, else the XDG folder."""
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/cdc-alert:/other")
+    assert Path("/var/lib/cdc-alert") == store.folder(decode())
+    monkeypatch.delenv("STATE_DIRECTORY")
+    monkeypatch.setenv("XDG_STATE_HOME", "/home/x/state")
+    assert Path("/home/x/state/cdc/app") == store.folder(decode())
 
 
 @pytest.mark.parametrize(
@@ -62,7 +81,7 @@ def test_hooks_of_every_kind_are_read() -> None:
         ({"alert": {"hooks": [{"kind": "command", "argv": "page --all"}]}}, "array"),
         ({"alert": {"hooks": [{"kind": "webhook", "url": "ftp://x"}]}}, "not http://"),
         ({"alert": {"hooks": [{"kind": "webhook", "url": "http://x:y"}]}}, "not http://"),
-        ({"alert": {"hooks": [{"kind": "webhook", "url": "http://x", "secret": ""}]}}, "secret is empty"),
+        ({"alert": {"hooks": [{"kind": "webhook", "url": "http://x", "secret": "short"}]}}, "secret has less"),
         ({"alert": {"hooks": [{"kind": "alertmanager", "urls": []}]}}, "urls is empty"),
         ({"alert": {"hooks": [{"kind": "webhook", "url": "http://x", "timeout": "0s"}]}}, "timeout"),
     ],

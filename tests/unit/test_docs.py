@@ -55,7 +55,7 @@ def keys(table: dict[str, Any], where: str = "") -> set[str]:
 def test_the_example_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     """cdc.example.toml is a valid configuration, with its secrets in the environment."""
     monkeypatch.setenv("KAFKA_PASSWORD", "secret")
-    monkeypatch.setenv("ALERT_SECRET", "secret")
+    monkeypatch.setenv("ALERT_SECRET", "a secret")
 
     assert "app" == config.load(EXAMPLE).name
 
@@ -70,7 +70,7 @@ def test_the_example_has_every_key_and_no_other() -> None:
 def test_the_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a key has a plain default, the example shows it."""
     monkeypatch.setenv("KAFKA_PASSWORD", "secret")
-    monkeypatch.setenv("ALERT_SECRET", "secret")
+    monkeypatch.setenv("ALERT_SECRET", "a secret")
     shown = config.load(EXAMPLE)
 
     assert config.Topic() == msgspec.structs.replace(shown.kafka.topic, name=None)

@@ -6,7 +6,7 @@ JAVA_SOURCES := connectors/exact/pom.xml $(shell find connectors/exact/src -type
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 POSTGRES_15 ?= /usr/lib/postgresql/15/bin
-.PHONY: setup demo lint test fuzz test-matrix chaos drill-lag soak-verify docs wheel clean announced
+.PHONY: setup demo lint test fuzz test-matrix chaos drill-lag soak-verify docs wheel clean announced beside
 
 setup: .venv/installed $(JAR)
 	@$(BIN)/python -m cdc.local.artifacts
@@ -37,8 +37,18 @@ lint: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy cdc tests
 
-test: setup
+test: setup beside
 	@$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST)
+
+# Programs of others that a few tests run: where they cannot be installed these tests say so and are skipped.
+BESIDE := prometheus prometheus-alertmanager haproxy
+beside:
+	@command -v promtool >/dev/null && command -v prometheus-alertmanager >/dev/null \
+	 && command -v haproxy >/dev/null && exit 0; \
+	 test "$$(id -u)" = 0 && command -v apt-get >/dev/null || exit 0; \
+	 echo "installing for tests: $(BESIDE)" >&2; \
+	 { apt-get -q update && DEBIAN_FRONTEND=noninteractive \
+	   apt-get -qy install --no-install-recommends $(BESIDE); } >/dev/null || true
 
 # What the unit tests try a thousand times, a hundred thousand times; minutes.
 fuzz: setup
@@ -71,8 +81,11 @@ chaos: setup
 # How true the lag is at full scale: four minutes of standstill, ten of idleness.
 drill-lag: export CDC_LAG_HOLD ?= 240
 drill-lag: export CDC_LAG_IDLE ?= 600
-drill-lag: setup
+drill-lag: export CDC_ALERT_TARGET ?= 300
+drill-lag: export CDC_ALERT_HEALTHY ?= 600
+drill-lag: setup beside
 	@$(BIN)/python -m pytest -q -s -n0 tests/acceptance/test_lag.py -k 'stop and connect or idle'
+	@$(BIN)/python -m pytest -q -s -n0 tests/acceptance/test_alerts.py -k stall
 
 # cdc-verify for an hour: sound replicas, faults, kills; every event is a line in soak.jsonl.
 soak-verify: export CDC_SOAK_RUNS ?= 100

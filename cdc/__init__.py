@@ -18,6 +18,8 @@ instants at which tests kill the daemon.
 How far behind a replica is, seen from outside: `readings` (what each end says), `unapplied` (what
 waits in the topic) → `lag` (seconds, state) → `explanation` (what holds it up) → `observation` (all
 in one look) → `status`.
+
+`verify` and `alert` are programs of their own; each says in its first lines in which order to read it.
 """
 
 __version__ = "0.1.0"

@@ -17,14 +17,12 @@ import msgspec
 from psycopg import conninfo
 from psycopg import errors as pg_errors
 
+from cdc.alert import settings as alert_settings
+from cdc.alert.settings import Alert
 from cdc.errors import ConfigError
-from cdc.units import Address, Duration, Size
+from cdc.units import Address, Duration, Section, Size
 
 NOTHING_CHANGED = "nothing was read or written"
-
-
-class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A table of the file; keys are the field names."""
 
 
 class Primary(Section, frozen=True):
@@ -46,7 +44,7 @@ class Topic(Section, frozen=True):
 
 class Kafka(Section, frozen=True):
     bootstrap_servers: str
-    options: dict[str, str | int | float | bool] = {}
+    options: dict[str, str | int | float | bool] = msgspec.field(default_factory=dict)
     topic: Topic = Topic()
 
 
@@ -67,7 +65,7 @@ class Connect(Section, frozen=True):
     heartbeat: Duration = Duration(2)
     log: Path | None = None
     database: ConnectorDatabase = ConnectorDatabase()
-    options: dict[str, str | int | float | bool] = {}
+    options: dict[str, str | int | float | bool] = msgspec.field(default_factory=dict)
 
 
 class Replica(Section, frozen=True):
@@ -106,11 +104,12 @@ class Config(Section, frozen=True):
     kafka: Kafka
     connect: Connect
     replicas: dict[str, Replica]
-    state_dir: str | None = None
+    state_dir: Path | None = None
     bootstrap: Bootstrap = Bootstrap()
     apply: Apply = Apply()
     lag: Lag = Lag()
     log: Log = Log()
+    alert: Alert = Alert()
 
     @property
     def topic(self) -> str:
@@ -183,9 +182,11 @@ def decode(raw: dict[str, Any], path: Path) -> Config:
             f"{path}: {error}", "correct the value; cdc.example.toml documents every key"
         ) from error
     _check(config, path)
-    log = config.connect.log
+    log, state = config.connect.log, config.state_dir
     return msgspec.structs.replace(
         config,
+        state_dir=state and (path.parent / state).absolute(),
+        alert=alert_settings.located(config.alert, path.parent),
         connect=msgspec.structs.replace(config.connect, log=log and (path.parent / log).absolute()),
         primary=msgspec.structs.replace(
             config.primary,
@@ -239,12 +240,19 @@ def _expand(value: Any, where: str, environment: os._Environ[str] | dict[str, st
 
 def _known_keys(raw: Any, kind: Any, where: str, path: Path) -> None:
     """Name the first unknown key and the closest known one; msgspec names only the key."""
+    if isinstance(raw, list) and get_args(kind)[1:] == (...,):
+        for item in raw:
+            _known_keys(item, _tagged(get_args(kind)[0], item), f"{where}", path)
+        return
     if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(raw, dict)):
         if isinstance(raw, dict) and get_args(kind)[1:]:
             for key, value in raw.items():
                 _known_keys(value, get_args(kind)[1], f"{where}{key}.", path)
         return
-    known = get_type_hints(kind)
+    hints = get_type_hints(kind)
+    known = {f.encode_name: hints[f.name] for f in msgspec.structs.fields(kind)}
+    if tag := kind.__struct_config__.tag_field:
+        known[tag] = str
     for key, value in raw.items():
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
@@ -253,6 +261,15 @@ def _known_keys(raw: Any, kind: Any, where: str, path: Path) -> None:
             )
             raise _wrong(f"{path}: unknown key {where}{key}", hint)
         _known_keys(value, known[key], f"{where}{key}.", path)
+
+
+def _tagged(kind: Any, raw: Any) -> Any:
+    """Return which of the sections that `kind` unites an entry is; as it is where it does not say."""
+    for one in get_args(kind):
+        tag = one.__struct_config__ if isinstance(one, type) and issubclass(one, Section) else None
+        if tag and isinstance(raw, dict) and raw.get(tag.tag_field) == tag.tag:
+            return one
+    return kind
 
 
 def _check(config: Config, path: Path) -> None:
@@ -276,6 +293,14 @@ def _check(config: Config, path: Path) -> None:
     ):
         if value < 1:
             raise _wrong(f"{path}: {key} must be at least 1, not {value}", "correct the value")
+    if not 0 < config.lag.warn < config.lag.target:
+        raise _wrong(
+            f"{path}: lag.warn ({config.lag.warn:g} s) must be less than lag.target "
+            f"({config.lag.target:g} s) and more than nothing",
+            "correct one of them: a warning that comes after the target is missed warns of nothing",
+        )
+    for what, next_step in alert_settings.complaints(config.alert):
+        raise _wrong(f"{path}: {what}", next_step)
     password = config.connect.database.password
     if password is not None and not re.fullmatch(r"\$\{[^:}]+:.*\}", password):
         raise _wrong(

@@ -62,9 +62,10 @@ class Connect:
         """Return states and traces of connector and tasks, None when there are none (yet)."""
         return self._found("GET", f"{_path(name)}/status")
 
-    def restart(self, name: str) -> None:
-        """Restart the connector and all its tasks."""
-        self._json("POST", f"{_path(name)}/restart?includeTasks=true&onlyFailed=false")
+    def restart(self, name: str, *, only_failed: bool = False) -> None:
+        """Restart the connector and all its tasks, or of these what has failed."""
+        which = str(only_failed).lower()
+        self._json("POST", f"{_path(name)}/restart?includeTasks=true&onlyFailed={which}")
 
     def resume(self, name: str) -> None:
         """Let a paused or stopped connector run."""

@@ -1,12 +1,18 @@
-"""What people write in the configuration and on command lines: durations, sizes, addresses."""
+"""What people write in the configuration and on command lines: tables, durations, sizes, addresses."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
+import msgspec
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the file; keys are the field names."""
 
 
 class Duration(float):

@@ -11,12 +11,15 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import click
 import corpus
 
 from cdc import cli, metrics
-from cdc.verify import program
+from cdc.alert import metrics as alert_metrics
+from cdc.alert import program as alert
+from cdc.verify import program as verify
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,6 +36,7 @@ an error is four lines: what happened, where, what that means for the data, what
 | 2 | the command line or the configuration is wrong; nothing was done |
 | 70 | a defect of this program, with a traceback |
 | 0 to 3 | of `cdc-verify`: all proven equal, differences, trouble, left undecided ([verify.md](verify.md)) |
+| 0 to 3 | of `cdc-lag-alert once`: ok, warning, critical, unknown ([alerts.md](alerts.md)) |
 | 130, 143 | interrupted, or killed by a second signal |
 
 The common options may stand before or after the command's name.
@@ -53,12 +57,16 @@ through `passfile`, `service` or `PGPASSWORD`.
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Key:
-    """A key of the example: its value there, and the comment above it."""
+    """A key of the example: its value there, and the comment above it.
+
+    `entry` counts the entries of lists of tables, so that each gets a section of its own.
+    """
 
     table: str
     name: str
     value: str
     says: str
+    entry: int
 
     @property
     def optional(self) -> bool:
@@ -67,16 +75,18 @@ class Key:
 
 def keys(text: str) -> Iterator[Key]:
     """Yield the keys of a TOML text in their order; ValueError when one has no comment."""
-    table, said = "", list[str]()
+    table, entries, said = "", 0, list[str]()
     for line in text.splitlines():
         if line.startswith("#"):
             said.append(line[1:].strip())
+        elif header := re.fullmatch(r"\[\[(.+)\]\]", line):
+            table, entries, said = f"[{header[1]}]", entries + 1, []
         elif header := re.fullmatch(r"\[(.+)\]", line):
             table, said = header[1], []
         elif pair := re.fullmatch(r"(\w+) = (.+)", line):
             if not said:
                 raise ValueError(f"{table}.{pair[1]} has no comment")
-            yield Key(table, pair[1], pair[2], " ".join(said))
+            yield Key(table, pair[1], pair[2], " ".join(said), entries)
             said = []
         elif not line:
             said = []
@@ -85,11 +95,13 @@ def keys(text: str) -> Iterator[Key]:
 def configuration() -> str:
     text = (ROOT / "cdc.example.toml").read_text(encoding="utf-8")
     tomllib.loads(text)
-    parts, table = [CONFIGURATION], None
+    parts, section = [CONFIGURATION], None
     for key in keys(text):
-        if key.table != table:
-            table = key.table
-            title = f"`[{table}]`" if table else "Top level"
+        if (key.table, key.entry) != section:
+            section = (key.table, key.entry)
+            title = f"`[{key.table}]`" if key.table else "Top level"
+            if key.name == "kind":
+                title += ": " + key.value.strip('"')
             parts.append(
                 f"\n## {title}\n\n| key | example or default | consequence |\n|---|---|---|\n"
             )
@@ -106,7 +118,11 @@ def _cell(text: str) -> str:
 
 
 def commands() -> str:
-    programs = ((cli.cdc, "cdc"), (program.cdc_verify, "cdc-verify"))
+    programs = (
+        (cli.cdc, "cdc"),
+        (verify.cdc_verify, "cdc-verify"),
+        (alert.cdc_lag_alert, "cdc-lag-alert"),
+    )
     return COMMANDS + "".join(page for p, name in programs for page in _pages(p, name, None))
 
 
@@ -122,29 +138,31 @@ def _pages(command: click.Command, name: str, parent: click.Context | None) -> I
             yield from _pages(child, word, context)
 
 
-#: What in docs/lag.md is followed by the table of metrics.
-METRICS = "<!-- from cdc/metrics.py, by `make docs` -->\n"
+#: What in a document is followed by the table of the metrics of a module.
+METRICS = "<!-- from {}, by `make docs` -->\n"
 
 
-def lag(text: str) -> str:
-    """Return docs/lag.md with the metrics that there are."""
-    names = [value for value in vars(metrics).values() if isinstance(value, metrics.Name)]
+def with_metrics(name: str, module: ModuleType, file: str) -> str:
+    """Return a document of docs/ that ends with a table, with the metrics that `module` has now."""
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    names = [value for value in vars(module).values() if isinstance(value, metrics.Name)]
     lines = ["", "| metric | kind | labels | says |", "|---|---|---|---|"]
-    for name in names:
-        labels = ", ".join(f"`{label}`" for label in name.labels)
-        lines.append(f"| `{name.name}` | {name.kind} | {labels} | {_cell(name.says)} |")
-    return text.partition(METRICS)[0] + METRICS + "\n".join(lines) + "\n"
+    for one in names:
+        labels = ", ".join(f"`{label}`" for label in one.labels)
+        lines.append(f"| `{one.name}` | {one.kind} | {labels} | {_cell(one.says)} |")
+    mark = METRICS.format(file)
+    return text.partition(mark)[0] + mark + "\n".join(lines) + "\n"
 
 
 def main() -> int:
     stale = []
     guarantees = (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
-    about_lag = (ROOT / "docs/lag.md").read_text(encoding="utf-8")
     for name, fresh in (
         ("commands.md", commands()),
         ("configuration.md", configuration()),
         ("guarantees.md", corpus.filled_in(guarantees)),
-        ("lag.md", lag(about_lag)),
+        ("lag.md", with_metrics("lag.md", metrics, "cdc/metrics.py")),
+        ("alerts.md", with_metrics("alerts.md", alert_metrics, "cdc/alert/metrics.py")),
     ):
         file = ROOT / "docs" / name
         if not file.exists() or file.read_text(encoding="utf-8") != fresh:

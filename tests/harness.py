@@ -28,12 +28,15 @@ from psycopg import conninfo, sql
 
 ROOT = Path(__file__).parents[1]
 
+#: What to run in this checkout for each installed program.
+_MODULES = {"cdc": "cdc", "cdc-verify": "cdc.verify", "cdc-lag-alert": "cdc.alert"}
+
 
 def program(name: str = "cdc") -> list[str]:
-    """Return the command that starts the `cdc` under test, or `cdc-verify` beside it."""
+    """Return the command that starts the `cdc` under test, or another program beside it."""
     if installed := shlex.split(os.environ.get("CDC_TEST_CDC", "")):
         return [*installed[:-1], str(Path(installed[-1]).with_name(name))]
-    return [sys.executable, "-m", name.replace("-", ".")]
+    return [sys.executable, "-m", _MODULES[name]]
 
 
 def environment() -> dict[str, str]:

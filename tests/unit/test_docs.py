@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from cdc import config
+from cdc.alert import settings
 from cdc.config import Config
 from cdc.local.demo import compare
 
@@ -23,14 +24,13 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
 def fields(kind: Any, where: str = "") -> set[str]:
-    """Return the dotted names of all keys below a section; names of replicas are `*`."""
-    found = set()
-    for name, hint in get_type_hints(kind).items():
-        sections = [
-            k
-            for k in (hint, *get_args(hint))
-            if isinstance(k, type) and issubclass(k, msgspec.Struct)
-        ]
+    """Return the dotted names of all keys below a section; names of replicas and hooks are `*`."""
+    hints = get_type_hints(kind)
+    found = {where + tag} if (tag := kind.__struct_config__.tag_field) else set()
+    for field in msgspec.structs.fields(kind):
+        hint, name = hints[field.name], field.encode_name
+        parts = [hint, *get_args(hint), *(part for arg in get_args(hint) for part in get_args(arg))]
+        sections = [k for k in parts if isinstance(k, type) and issubclass(k, msgspec.Struct)]
         if not sections:
             found.add(where + name)
         for section in sections:
@@ -45,6 +45,8 @@ def keys(table: dict[str, Any], where: str = "") -> set[str]:
     for name, value in table.items():
         if isinstance(value, dict) and name != "options":
             found |= keys(value, f"{where}{'*' if where == 'replicas.' else name}.")
+        elif name == "hooks":
+            found |= {key for hook in value for key in keys(hook, f"{where}hooks.*.")}
         else:
             found.add(where + name)
     return found
@@ -53,6 +55,7 @@ def keys(table: dict[str, Any], where: str = "") -> set[str]:
 def test_the_example_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     """cdc.example.toml is a valid configuration, with its secrets in the environment."""
     monkeypatch.setenv("KAFKA_PASSWORD", "secret")
+    monkeypatch.setenv("ALERT_SECRET", "a secret")
 
     assert "app" == config.load(EXAMPLE).name
 
@@ -67,12 +70,21 @@ def test_the_example_has_every_key_and_no_other() -> None:
 def test_the_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a key has a plain default, the example shows it."""
     monkeypatch.setenv("KAFKA_PASSWORD", "secret")
+    monkeypatch.setenv("ALERT_SECRET", "a secret")
     shown = config.load(EXAMPLE)
 
     assert config.Topic() == msgspec.structs.replace(shown.kafka.topic, name=None)
     assert config.Bootstrap() == shown.bootstrap
     assert config.Apply() == shown.apply
     assert config.Lag() == shown.lag
+    assert settings.Alert() == msgspec.structs.replace(shown.alert, hooks=(), listen=None)
+    command, webhook, alertmanager = shown.alert.hooks
+    assert isinstance(command, settings.CommandHook)
+    assert isinstance(webhook, settings.WebhookHook)
+    assert isinstance(alertmanager, settings.AlertmanagerHook)
+    assert settings.CommandHook(argv=command.argv) == command
+    assert settings.WebhookHook(url=webhook.url, secret=webhook.secret) == webhook
+    assert settings.AlertmanagerHook(urls=alertmanager.urls) == alertmanager
     assert config.Connect(url="").heartbeat == shown.connect.heartbeat
     assert config.Replica(dsn="").triggers == shown.replicas["r1"].triggers
 

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from cdc import lag, metrics
 from cdc.measuring import Measuring
 from cdc.observation import Observation
+from cdc.verify import gauges
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class Exposition(Collector):
         yield metrics.SKEW.family(*(((side,), value) for side, value in seen.skew.items()))
         yield metrics.UNCOVERED.family(((r,), len(seen.uncovered)))
         yield metrics.OLDEST.family(((), seen.oldest_transaction))
+        if (said := seen.readings.get(r)) is not None:
+            yield from gauges.collected({r: said.verified})
         if slot is not None:
             yield metrics.SLOT_ACTIVE.family(((), slot.active))
             yield metrics.SLOT_RETAINED.family(((), slot.retained))

@@ -66,6 +66,19 @@ UNMATCHED = Name(
     "counter",
 )
 LISTEN_FAILURES = Name("cdc_listen_failures_total", "Tries to open the HTTP port that failed.", kind="counter")  # fmt: skip
+VERIFY_SUCCESS = Name(
+    "cdc_verify_last_success_timestamp_seconds",
+    "As of when cdc-verify last proved every table equal.",
+)
+VERIFY_OLDEST = Name(
+    "cdc_verify_oldest_verified_timestamp_seconds",
+    "As of when that table was proven equal which has not been for the longest time.",
+)
+DIVERGENT = Name(
+    "cdc_verify_divergent_rows",
+    "Rows that differed when their table was last compared, and were not mended.",
+    ("replica", "kind"),
+)
 SAMPLES_LOST = Name("cdc_lag_samples_lost_total", "Samples that could not be kept on the replica.", kind="counter")  # fmt: skip
 
 

@@ -24,6 +24,8 @@ from cdc.connect import Connect
 from cdc.errors import NotReady
 from cdc.names import TableName
 from cdc.position import Position
+from cdc.verify import gauges
+from cdc.verify.gauges import Gauges
 
 #: Seconds that a server has to answer.
 PATIENCE = 2.0
@@ -72,9 +74,7 @@ SELECT json_build_object(
      WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
        AND (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended({lock}, 0)),
-  'verified', (SELECT json_build_object('ended', extract(epoch FROM ended_at), 'exit_code', exit_code)
-     FROM cdc.verification WHERE stream = {stream} AND ended_at IS NOT NULL
-     ORDER BY started_at DESC LIMIT 1))::text
+  'verified', ({gauges}))::text
 """
 
 
@@ -118,15 +118,11 @@ class Writer(msgspec.Struct, frozen=True):
     quiet: float | None
 
 
-class Verified(msgspec.Struct, frozen=True):
-    """The last run of cdc-verify that ended, by the replica's clock."""
-
-    ended: float
-    exit_code: int | None
-
-
 class ReplicaReading(msgspec.Struct, frozen=True):
-    """A replica's own tables; `tables` are [schema, name, state, snapshot LSN]."""
+    """A replica's own tables; `tables` are [schema, name, state, snapshot LSN].
+
+    `verified` is what runs of cdc-verify have left there.
+    """
 
     clock: float
     position: Position | None
@@ -137,7 +133,7 @@ class ReplicaReading(msgspec.Struct, frozen=True):
     tables: list[tuple[str, str, str, int | None]]
     daemon: Daemon | None
     writer: Writer | None
-    verified: Verified | None
+    verified: Gauges
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -222,7 +218,9 @@ class Replica:
     def __init__(self, config: Config, name: str) -> None:
         self._server = Server(config.replica(name).dsn, config.application_name(name, "look"))
         self._query = sql.SQL(_REPLICA).format(
-            stream=sql.Literal(config.name), lock=sql.Literal(f"cdc/apply/{config.name}")
+            stream=sql.Literal(config.name),
+            lock=sql.Literal(f"cdc/apply/{config.name}"),
+            gauges=gauges.query(config.name),
         )
 
     def read(self) -> tuple[ReplicaReading, float]:

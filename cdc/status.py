@@ -13,16 +13,13 @@ from cdc.config import Config
 from cdc.errors import NotReady
 from cdc.lag import Lag
 from cdc.observation import Observation
-from cdc.readings import ReplicaReading, Verified
+from cdc.readings import ReplicaReading
 
 #: Columns that a line for people has at most.
 WIDTH = 80
 
 #: Seconds that two clocks may differ before it is said, and that a transaction may stay open.
 _SKEW, _OLD = 1.0, 300.0
-
-#: What cdc-verify found, by its exit code (docs/verify.md).
-_VERDICTS = {0: "identical", 1: "DIFFERENT", 3: "rows left undecided"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,8 +30,8 @@ class ReplicaStatus:
     holds commits that the primary, failed over, does not have); `lag_state` is `cdc.lag.State`;
     `lag_seconds` is None where it is unknown; `daemon` is the state it last recorded, or "not
     connected" where it recorded to be applying, or to wait a while ago, and holds no lock.
-    `verified` is what cdc-verify found last, `verified_seconds` ago. `as_of` is the moment the lag is
-    of, by the primary's clock, in seconds since 1970.
+    `verified` is what cdc-verify found last, of what the primary showed `verified_seconds` ago.
+    `as_of` is the moment the lag is of, by the primary's clock, in seconds since 1970.
     """
 
     name: str
@@ -131,8 +128,8 @@ def _replica(seen: Observation, found: Lag) -> ReplicaStatus:
         said.transactions or 0,
         said.rows or 0,
         said.unmatched or 0,
-        None if said.verified is None else _verdict(said.verified),
-        None if said.verified is None else max(0.0, said.clock - said.verified.ended),
+        None if said.verified.last is None else said.verified.verdict,
+        None if said.verified.last is None else max(0.0, found.at - said.verified.last),
         explanation.idle(said) or found.why,
         found.at,
     )
@@ -144,10 +141,6 @@ def _state(found: Lag, said: ReplicaReading) -> str:
     if any(state != "copied" for _, _, state, _ in said.tables):
         return "copying"
     return "catching up" if found.state == "filling" else "live"
-
-
-def _verdict(found: Verified) -> str:
-    return _VERDICTS.get(-1 if found.exit_code is None else found.exit_code, "not finished")
 
 
 def _notes(config: Config, seen: Observation) -> list[str]:

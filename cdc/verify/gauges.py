@@ -10,53 +10,49 @@ import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import psycopg
 from prometheus_client import CollectorRegistry, write_to_textfile
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
+from psycopg import sql
 
-from cdc import postgres
+from cdc import metrics, postgres
 from cdc.config import Config
 from cdc.errors import CdcError, UsageError
 
-_LAST = """
-SELECT extract(epoch FROM started_at)::float8, exit_code, whole
-  FROM cdc.verification WHERE stream = %s AND ended_at IS NOT NULL
- ORDER BY started_at DESC LIMIT 1
-"""
-
-_SUCCESS = """
-SELECT extract(epoch FROM max(started_at))::float8
-  FROM cdc.verification WHERE stream = %s AND whole AND exit_code = 0
-"""
-
-_TABLES = """
-SELECT CASE WHEN bool_and(c.proven_at IS NOT NULL)
-            THEN extract(epoch FROM min(c.proven_at))::float8 END,
-       coalesce(sum(c.missing), 0)::bigint, coalesce(sum(c.extra), 0)::bigint,
-       coalesce(sum(c.different), 0)::bigint
+_QUERY = """
+SELECT json_build_object(
+  'success', (SELECT extract(epoch FROM max(started_at)) FROM cdc.verification
+     WHERE stream = {stream} AND whole AND exit_code = 0),
+  'oldest', CASE WHEN bool_and(c.proven_at IS NOT NULL)
+     THEN extract(epoch FROM min(c.proven_at)) END,
+  'missing', coalesce(sum(c.missing), 0), 'extra', coalesce(sum(c.extra), 0),
+  'different', coalesce(sum(c.different), 0),
+  'last', max(v.started_at), 'exit_code', max(v.exit_code), 'whole', coalesce(bool_and(v.whole), false))
   FROM cdc.tables t LEFT JOIN cdc.compared c USING (stream, schema_name, table_name)
- WHERE t.stream = %s
+  LEFT JOIN (SELECT extract(epoch FROM started_at) AS started_at, exit_code, whole
+     FROM cdc.verification WHERE stream = {stream} AND ended_at IS NOT NULL
+     ORDER BY 1 DESC LIMIT 1) AS v ON true
+ WHERE t.stream = {stream}
 """
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Gauges:
+class Gauges(msgspec.Struct, frozen=True):
     """What is known of a replica; moments are seconds since 1970, of what the primary showed then.
 
     `success` is the last run that proved every table equal; `oldest` the moment as of which the
-    table that was not proven for the longest time was, None if one never was. `rows` of its tables
-    differ, by kind, as the last comparison of each has left them. `last` is the last run that ended,
-    of `whole` or of some tables, with `exit_code`.
+    table that was not proven for the longest time was, None if one never was. `missing`, `extra` and
+    `different` count the rows of its tables that differ, as the last comparison of each has left
+    them. `last` is the last run that ended, of `whole` or of some tables, with `exit_code`.
     """
 
     success: float | None = None
     oldest: float | None = None
-    rows: Mapping[str, int] = dataclasses.field(
-        default_factory=lambda: dict.fromkeys(("missing", "extra", "different"), 0)
-    )
+    missing: int = 0
+    extra: int = 0
+    different: int = 0
     last: float | None = None
     exit_code: int | None = None
     whole: bool = False
@@ -70,54 +66,29 @@ class Gauges:
             case 0:
                 return "identical" if self.whole else "identical (some tables)"
             case 1:
-                differing = sum(self.rows.values())
+                differing = self.missing + self.extra + self.different
                 return f"{differing:,} rows differ" if differing else "the catalog differs"
             case 2:
                 return "not all could be read"
         return "not all was decided"
 
 
-def read(conn: psycopg.Connection[Any], stream: str) -> Gauges:
-    """Return what a replica remembers of `stream`; nothing where its schema cdc is older than that."""
-    (there,) = conn.execute("SELECT to_regclass('cdc.compared') IS NOT NULL").fetchone() or (False,)
-    if not there:
-        return Gauges()
-    (success,) = conn.execute(_SUCCESS, [stream]).fetchone() or (None,)
-    oldest, missing, extra, different = conn.execute(_TABLES, [stream]).fetchone() or (
-        None,
-        0,
-        0,
-        0,
-    )
-    last, code, whole = conn.execute(_LAST, [stream]).fetchone() or (None, None, False)
-    rows = {"missing": missing, "extra": extra, "different": different}
-    return Gauges(success, oldest, rows, last, code, whole)
+def query(stream: str) -> sql.Composed:
+    """Return the statement that answers with the gauges of `stream`, as one JSON object."""
+    return sql.SQL(_QUERY).format(stream=sql.Literal(stream))
 
 
-def metrics(replicas: Mapping[str, Gauges]) -> Iterator[Metric]:
+def collected(replicas: Mapping[str, Gauges]) -> Iterator[Metric]:
     """Yield the metrics of some replicas; what is not known has no sample."""
-    success = GaugeMetricFamily(
-        "cdc_verify_last_success_timestamp_seconds",
-        "As of when cdc-verify last proved every table equal.",
-        labels=["replica"],
+    yield metrics.VERIFY_SUCCESS.family(*(((r,), g.success) for r, g in replicas.items()))
+    yield metrics.VERIFY_OLDEST.family(*(((r,), g.oldest) for r, g in replicas.items()))
+    yield metrics.DIVERGENT.family(
+        *(
+            ((r, kind), getattr(g, kind))
+            for r, g in replicas.items()
+            for kind in ("missing", "extra", "different")
+        )
     )
-    oldest = GaugeMetricFamily(
-        "cdc_verify_oldest_verified_timestamp_seconds",
-        "As of when that table was proven equal which has not been for the longest time.",
-        labels=["replica"],
-    )
-    divergent = GaugeMetricFamily(
-        "cdc_verify_divergent_rows",
-        "Rows that differed when their table was last compared, and were not mended.",
-        labels=["replica", "kind"],
-    )
-    for replica, gauges in replicas.items():
-        for family, moment in ((success, gauges.success), (oldest, gauges.oldest)):
-            if moment is not None:
-                family.add_metric([replica], moment)
-        for kind, rows in gauges.rows.items():
-            divergent.add_metric([replica, kind], rows)
-    yield from (success, oldest, divergent)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -125,7 +96,7 @@ class _Collector(Collector):
     replicas: Mapping[str, Gauges]
 
     def collect(self) -> Iterator[Metric]:
-        return metrics(self.replicas)
+        return collected(self.replicas)
 
 
 def write(path: Path, config: Config, replicas: Iterable[str]) -> None:
@@ -149,5 +120,6 @@ def _readable(config: Config, replicas: Iterable[str]) -> Iterator[tuple[str, Ga
     for name in replicas:
         with contextlib.suppress(CdcError, psycopg.Error):
             conn = postgres.connect(config.replica(name).dsn, f"cdc-verify/{config.name}/gauges")
-            with contextlib.closing(conn):
-                yield name, read(conn, config.name)
+            with contextlib.closing(conn), psycopg.RawCursor(conn) as cursor:
+                (found,) = cursor.execute(query(config.name)).fetchone() or (None,)
+                yield name, msgspec.convert(found, Gauges)

@@ -386,7 +386,7 @@ def test_another_encoding_is_refused(made: Stream) -> None:
 def test_state_of_an_older_release_is_brought_forward(made: Stream) -> None:
     """Setup adds what a later version of the schema cdc has, and keeps what is there."""
     made.cdc("setup")
-    made.sql("r1", "DROP TABLE cdc.verified, cdc.verification, cdc.lag")
+    made.sql("r1", "DROP TABLE cdc.verified, cdc.verification, cdc.compared, cdc.lag")
     made.sql("r1", "DROP FUNCTION cdc.wait_for; DROP VIEW cdc.freshness")
     made.sql("r1", "DELETE FROM cdc.version WHERE version > 1")
     done = made.cdc("setup", "-r", "r1")

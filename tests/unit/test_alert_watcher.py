@@ -25,6 +25,7 @@ from cdc.observation import Observation, Slot
 from cdc.position import Position
 from cdc.readings import Capture, Daemon, ReplicaReading, Writer
 from cdc.units import Duration
+from cdc.verify.gauges import Gauges
 
 FAILED = "the connector cdc_app has failed (task 0 FAILED): a trace"
 
@@ -49,7 +50,7 @@ def reading(writer: Writer | None = WRITER, daemon: Daemon | None = None) -> Rep
         stream="app", topic="cdc.app", topic_id="x", next_offset=1, leader_epoch=None,
         applied_lsn=1, system_id="1", timeline=1, ring=(), generation=0,
     )  # fmt: skip
-    return ReplicaReading(0.0, place, 0.0, 1, 1, 0, [], daemon, writer, None)
+    return ReplicaReading(0.0, place, 0.0, 1, 1, 0, [], daemon, writer, Gauges())
 
 
 def seen(

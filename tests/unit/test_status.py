@@ -15,7 +15,8 @@ from cdc.lag import Lag, State
 from cdc.names import TableName
 from cdc.observation import Observation, Slot
 from cdc.position import Position
-from cdc.readings import Capture, Daemon, ReplicaReading, Verified, Writer
+from cdc.readings import Capture, Daemon, ReplicaReading, Writer
+from cdc.verify.gauges import Gauges
 
 CONFIG = Config(
     name="app",
@@ -40,7 +41,7 @@ def replica(**known: Any) -> ReplicaReading:
         "tables": [("public", "t", "copied", 1)],
         "daemon": Daemon("applying", None, 5.0),
         "writer": Writer(1, 0.1),
-        "verified": Verified(10_000.0 - 7200, 0),
+        "verified": Gauges(last=10_000.0 - 7200, exit_code=0, whole=True),
     }
     return ReplicaReading(**given | known)
 
@@ -74,11 +75,11 @@ DEAD = Capture("task 0 FAILED", False, (0,), ("boom",), "the connector cdc_app h
             True,
             "2 replicas, at most 0.4 s behind, last verified 2 h ago: identical",
         ),
-        (seen(replica(verified=None)), True, "1 replica, at most 0.4 s behind, never verified"),
+        (seen(replica(verified=Gauges())), True, "1 replica, at most 0.4 s behind, never verified"),
         (
-            seen(replica(), replica(verified=Verified(9_940.0, 1))),
+            seen(replica(), replica(verified=Gauges(last=9_940.0, exit_code=1, different=3))),
             True,
-            "2 replicas, at most 0.4 s behind, last verified 1 min ago: DIFFERENT (r2)",
+            "2 replicas, at most 0.4 s behind, last verified 1 min ago: 3 rows differ (r2)",
         ),
         (
             seen(replica(), seconds=400.0),

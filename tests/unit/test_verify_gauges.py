@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cdc.verify.gauges import Gauges, metrics
+from cdc.verify.gauges import Gauges, collected
 
 
 @pytest.mark.parametrize(
@@ -13,7 +13,7 @@ from cdc.verify.gauges import Gauges, metrics
         (Gauges(), "never verified"),
         (Gauges(exit_code=0, whole=True), "identical"),
         (Gauges(exit_code=0), "identical (some tables)"),
-        (Gauges(exit_code=1, rows={"missing": 1, "extra": 0, "different": 2}), "3 rows differ"),
+        (Gauges(exit_code=1, missing=1, different=2), "3 rows differ"),
         (Gauges(exit_code=1), "the catalog differs"),
         (Gauges(exit_code=2), "not all could be read"),
         (Gauges(exit_code=3), "not all was decided"),
@@ -26,10 +26,10 @@ def test_the_last_run_in_a_word_or_two(gauges: Gauges, verdict: str) -> None:
 
 def test_what_is_not_known_has_no_sample() -> None:
     """A replica that was never proven equal has no moment; its differing rows are counted."""
-    known = Gauges(success=5.0, oldest=4.0, rows={"missing": 1, "extra": 0, "different": 0})
+    known = Gauges(success=5.0, oldest=4.0, missing=1)
     found = {
         (s.name.removeprefix("cdc_verify_"), *s.labels.values()): s.value
-        for family in metrics({"r1": known, "r2": Gauges()})
+        for family in collected({"r1": known, "r2": Gauges()})
         for s in family.samples
     }
 

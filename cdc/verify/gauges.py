@@ -91,7 +91,7 @@ def collected(replicas: Mapping[str, Gauges]) -> Iterator[Metric]:
     )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # a registry keeps its collectors by identity
 class _Collector(Collector):
     replicas: Mapping[str, Gauges]
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from cdc.verify.gauges import Gauges, collected
+from cdc.config import Config, Connect, Kafka, Primary, Replica
+from cdc.verify.gauges import Gauges, collected, write
 
 
 @pytest.mark.parametrize(
@@ -43,3 +46,17 @@ def test_what_is_not_known_has_no_sample() -> None:
         ("divergent_rows", "r2", "extra"): 0.0,
         ("divergent_rows", "r2", "different"): 0.0,
     } == found
+
+
+def test_a_textfile_is_written_also_where_no_replica_answers(tmp_path: Path) -> None:
+    """A replica that cannot be read has no sample; the file is written all the same."""
+    config = Config(
+        name="app",
+        primary=Primary(dsn=""),
+        kafka=Kafka(bootstrap_servers=""),
+        connect=Connect(url=""),
+        replicas={"r1": Replica(dsn="host=127.0.0.1 port=1 connect_timeout=1")},
+    )
+    write(tmp_path / "cdc.prom", config, ["r1"])
+
+    assert "# TYPE cdc_verify_divergent_rows gauge" in (tmp_path / "cdc.prom").read_text()

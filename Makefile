@@ -40,15 +40,17 @@ lint: setup
 test: setup beside
 	@$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST)
 
-# Programs of others that a few tests run: where they cannot be installed these tests say so and are skipped.
-BESIDE := prometheus prometheus-alertmanager haproxy
+# Programs of others that a few tests run, and a locale that does not sort by bytes: where they cannot be
+# installed these tests say so and are skipped.
+BESIDE := prometheus prometheus-alertmanager haproxy locales
 beside:
-	@command -v promtool >/dev/null && command -v prometheus-alertmanager >/dev/null \
-	 && command -v haproxy >/dev/null && exit 0; \
+	@{ command -v promtool && command -v prometheus-alertmanager && command -v haproxy \
+	   && locale -a | grep -qx en_US.utf8; } >/dev/null && exit 0; \
 	 test "$$(id -u)" = 0 && command -v apt-get >/dev/null || exit 0; \
 	 echo "installing for tests: $(BESIDE)" >&2; \
 	 { apt-get -q update && DEBIAN_FRONTEND=noninteractive \
-	   apt-get -qy install --no-install-recommends $(BESIDE); } >/dev/null || true
+	   apt-get -qy install --no-install-recommends $(BESIDE) \
+	   && localedef -i en_US -f UTF-8 en_US.UTF-8; } >/dev/null || true
 
 # What the unit tests try a thousand times, a hundred thousand times; minutes.
 fuzz: setup

@@ -141,21 +141,24 @@ class Store:
             if found.version == VERSION:
                 return found
             trouble = f"it has version {found.version}, this program knows {VERSION}"
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return State()
         except OSError as error:
             trouble = str(error)
         except msgspec.DecodeError as error:
             trouble = f"it is damaged: {error}"
         aside = self._file.with_name(f"{self._file.name}.damaged-{time.time():.0f}")
-        with contextlib.suppress(OSError):
+        kept = f"; it is kept as {aside.name}"
+        try:
             self._file.rename(aside)
+        except OSError:
+            kept = ""
         log.error(
-            "the state in %s cannot be used: %s; it is kept as %s, and watching begins anew: what "
-            "fires is told again, and what was over meanwhile is not",
+            "the state in %s cannot be used: %s%s; watching begins anew: what fires is told again, "
+            "what was over meanwhile is not",
             self._file,
             trouble,
-            aside.name,
+            kept,
         )
         return State()
 

@@ -87,10 +87,10 @@ class Trend:
 
     def standstill(self, window: float) -> float | None:
         """Return the slope, about 1, if nothing was applied for the whole window; else None."""
-        if len(self.points) < 3:
+        if len(self.points) < 2:
             return None
         (first_at, first), (last_at, last) = self.points[0], self.points[-1]
-        half_at, half = self.points[len(self.points) // 2]
+        half_at, half = self.points[(len(self.points) - 1) // 2]
         if last_at - first_at < window:
             return None
         slope = (last - first) / (last_at - first_at)

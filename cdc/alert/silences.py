@@ -44,7 +44,7 @@ def load(folder: Path) -> tuple[Silence, ...]:
     file = folder / _FILE
     try:
         return msgspec.json.decode(file.read_bytes(), type=tuple[Silence, ...])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ()
     except (OSError, msgspec.DecodeError) as error:
         raise CdcError(

@@ -141,21 +141,24 @@ class Store:
             if found.version == VERSION:
                 return found
             trouble = f"it has version {found.version}, this program knows {VERSION}"
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return State()
         except OSError as error:
             trouble = str(error)
         except msgspec.DecodeError as error:
             trouble = f"it is damaged: {error}"
         aside = self._file.with_name(f"{self._file.name}.damaged-{time.time():.0f}")
-        with contextlib.suppress(OSError):
+        kept = f"; it is kept as {aside.name}"
+        try:
             self._file.rename(aside)
+        except OSError:
+            kept = ""
         log.error(
-            "the state in %s cannot be used: %s; it is kept as %s, and watching begins anew: what "
-            "fires is told again, and what was over meanwhile is not",
+            "the state in %s cannot be used: %s%s; watching begins anew: what fires is told again, "
+            "what was over meanwhile is not",
             self._file,
             trouble,
-            aside.name,
+            kept,
         )
         return State()
 
@@ -167,23 +170,21 @@ def only_one(where: Path, patience: float = _PATIENCE) -> Iterator[None]:
     Raises CdcError naming the other's process where it does not end. Where the folder cannot be
     written nobody can be kept away: that is said, and watching goes on.
     """
-    try:
-        where.mkdir(parents=True, exist_ok=True)
-        lock = (where / _LOCK).open("a+", encoding="ascii")
-    except OSError as error:
-        log.error(  # noqa: TRY400 -- the reason is in the line; a traceback tells no more
-            "no lock can be taken in %s: %s; a second watcher would tell everything twice: "
-            "check state_dir",
-            where,
-            error,
-        )
-        yield
-        return
-    with lock:
-        _take(lock, where, patience)
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+    with contextlib.ExitStack() as held:
+        try:
+            where.mkdir(parents=True, exist_ok=True)
+            lock = held.enter_context((where / _LOCK).open("a+", encoding="ascii"))
+            _take(lock, where, patience)
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+        except OSError as error:
+            log.error(  # noqa: TRY400 -- the reason is in the line; a traceback tells no more
+                "no lock can be taken in %s: %s; a second watcher would tell everything twice: "
+                "check state_dir",
+                where,
+                error,
+            )
         yield
 
 
@@ -192,7 +193,7 @@ def _take(lock: IO[str], where: Path, patience: float) -> None:
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             if time.monotonic() > deadline:
                 lock.seek(0)
                 raise CdcError(

@@ -170,6 +170,14 @@ def test_thresholds_scale_the_prediction() -> None:
         assert (verdict.reason is Reason.WILL_BREACH) == (n / 2 > 6.0)
 
 
+def test_looks_that_take_longer_than_the_window_predict_too() -> None:
+    """Two looks further apart than the window are enough, when a server that hangs slows each look."""
+    small, trend = Thresholds(warn=6.0, target=10.0), Trend()
+    for at in (0.0, 2.5, 5.0, 7.5):
+        trend = trend.after(at, at, small.window)
+    assert Reason.WILL_BREACH is judge("r1", Sample(7.5), trend, small).reason
+
+
 samples = st.one_of(
     st.just(Sample(None)),
     st.builds(Sample, st.floats(0, 400)),

@@ -7,8 +7,10 @@ import json
 import logging
 from pathlib import Path
 
+import hypothesis
 import msgspec
 import pytest
+from hypothesis import strategies as st
 
 from cdc.alert import courier, silences, store, watcher
 from cdc.alert.clock import Clock
@@ -91,6 +93,40 @@ def test_a_hook_that_was_away_for_an_hour_hears_it_all_in_order(tmp_path: Path) 
     assert list(waiting.notices) == receiver.got
     assert kept.state.outboxes["receiver"].runs["ok"] == 3
     assert kept.state.outboxes["receiver"].failures == 0
+
+
+@hypothesis.given(
+    st.lists(
+        st.tuples(st.sampled_from([None, 1.0, 150.0, 200.0, 400.0]), st.booleans(), st.booleans())
+    ),
+)
+def test_a_hook_is_told_everything_once_and_in_order(
+    looks: list[tuple[float | None, bool, bool]],
+) -> None:
+    """Through any failures of the hook and restarts of the watcher, as long as none is killed in between."""
+    state, now, told, got = State(), 1000.0, list[Notice](), list[Notice]()
+
+    def deliver(taken: bool) -> None:
+        nonlocal state
+        box = state.outboxes.get("x", Outbox())
+        while (due := box.due(now)) is not None:
+            if taken:
+                got.append(due)
+            box = box.taken(due) if taken else box.refused("failed", "no", now, 1.0)
+        state = dataclasses.replace(state, outboxes={"x": box})
+
+    for lag, taken, restart in looks:
+        state, notices = watcher.advance(state, {"r1": Sample(lag)}, now, RULES, boxes=["x"])
+        told += notices
+        deliver(taken)
+        if restart:
+            state = msgspec.json.decode(msgspec.json.encode(state), type=State)
+        now += 5.0
+    now += HOUR
+    deliver(taken=True)
+
+    assert told == got
+    assert len(told) == len({n.id for n in told})
 
 
 def test_a_defect_in_a_hook_is_counted_and_does_not_end_its_thread(

@@ -14,7 +14,8 @@ from cdc.alert import metrics as alert_metrics
 
 FOLDER = Path(__file__).parents[2] / "docker/prometheus"
 RULES = (FOLDER / "cdc.rules.yml").read_text(encoding="utf-8")
-TESTS = (FOLDER / "cdc.test.yml").read_text(encoding="utf-8")
+SUITES = ("cdc.test.yml", "budget.test.yml")
+TESTS = "".join((FOLDER / name).read_text(encoding="utf-8") for name in SUITES)
 
 
 def promtool(*arguments: str) -> str:
@@ -36,7 +37,7 @@ def test_the_example_and_its_rules_are_valid() -> None:
 
 def test_each_alert_fires_when_it_should_and_not_otherwise() -> None:
     """The rules are run on stalls, absent metrics, burnt budgets and an hour in which all is well."""
-    promtool("test", "rules", "cdc.test.yml")
+    promtool("test", "rules", *SUITES)
 
 
 def test_each_alert_is_tested_both_ways() -> None:

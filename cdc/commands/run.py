@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 
@@ -19,6 +20,8 @@ from cdc.replicator import Replicator
 from cdc.serving import Serving
 from cdc.signals import stopping
 from cdc.source import PARTITION
+
+log = logging.getLogger(__name__)
 
 #: Seconds to wait for the lock of our own session, which has just been closed.
 _LOCK_WAIT = 5.0
@@ -46,7 +49,8 @@ def run(said: Common, *, until_caught_up: bool, form: logs.Format | None) -> Non
     """
     config = said.load()
     replica = said.one_replica(config)
-    logs.configure(said.verbose, form or config.log.format, logs.secrets(config))
+    form = form or config.log.format
+    logs.configure(said.verbose, form, logs.secrets(config))
     until = _committed_now(config) if until_caught_up else None
     state, error = "stopped", None
     gauge = Gauge(replica)
@@ -59,6 +63,9 @@ def run(said: Common, *, until_caught_up: bool, form: logs.Format | None) -> Non
             if halt.place.offset is not None:
                 halt.at(topic=config.topic, partition=PARTITION)
             state, error = "halted", str(halt)
+            if form == "json":  # for people the same is said at the end
+                told = {"event.action": "halted", "error.message": error, "cdc.replica": replica}
+                log.exception("halted: %s", halt.what, extra=told)
             raise
         finally:
             _record(config, replica, state, error)

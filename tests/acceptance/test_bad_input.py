@@ -6,6 +6,7 @@ Each case is refused with what happened, whether data is safe and what to do, an
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -224,8 +225,13 @@ def test_a_table_dropped_under_the_daemon_halts_it(witness: Witness) -> None:
         stream.sql("primary", "INSERT INTO app.u VALUES (2, 'not to be lost')")
         said = witness.halted(daemon)
         again = witness.refused("run", "-r", "r1")
+        logged = witness.run("run", "-r", "r1", "--log", "json").stderr
 
+    lines = [json.loads(line) for line in logged.splitlines() if line.startswith("{")]
+    (halted,) = (line for line in lines if line.get("event.action") == "halted")
     assert "app.u" in said.what + said.at
+    assert again.what in halted["message"]
+    assert again.next in halted["error.message"]
     assert again.what == "the replica has no table app.u"
     assert f"topic={stream.topic} partition=0 offset=" in again.at
     assert again.data.startswith("nothing of this batch was applied")

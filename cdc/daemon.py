@@ -69,7 +69,6 @@ class Teller:
         self.gauge.step()
         self.gauge.doing, self.gauge.trouble = "waiting", what
         if conn is None:
-            self.gauge.lost_at = time.monotonic()
             return
         now = time.monotonic()
         if self._told == what and now - self._told_at < _REPEAT_AFTER / 3:

@@ -127,6 +127,7 @@ class Replicator:
                 raise
             except psycopg.Error as error:
                 if conn.closed:
+                    self._gauge.lost_at = time.monotonic()
                     raise
                 conn.rollback()
                 self._pause(error, conn)

@@ -37,7 +37,7 @@ def _why(
         return "it was not filled yet: `cdc bootstrap`"
     match lag.state:
         case "heartbeat failing":
-            return (
+            return (None if capture is None else capture.standstill) or (
                 f"rows arrive, but no heartbeat for {lag.heartbeat_age or 0:.0f} s: the connector's "
                 "heartbeat query fails on the primary (its role's rights? a read-only server?)"
             )

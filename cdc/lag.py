@@ -139,7 +139,7 @@ def silence(period: float) -> float:
 
 def _rows_alone(reading: Reading, now: float, period: float) -> bool:
     """Tell whether rows are applied as they are committed while heartbeats stay out."""
-    if reading.applied_at is None or now - reading.applied_at > silence(period):
+    if reading.applied_at is None or now - reading.applied_at > 2 * period + 1:
         return False
     return reading.heartbeat_at is None or now - reading.heartbeat_at > silence(period) + period
 

@@ -95,6 +95,7 @@ class Log:
                     "allow.auto.create.topics": False,
                     "enable.partition.eof": True,
                     "fetch.wait.max.ms": 50,
+                    "session.timeout.ms": 1000,  # never in a group: only what closing may take
                     "queued.max.messages.kbytes": 2048,
                     "error_cb": lambda _error: None,
                 }
@@ -103,10 +104,15 @@ class Log:
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
+        """Turn the client's errors into ours; the next look begins with a fresh client."""
         try:
             yield
         except KafkaException as error:
+            self.close()
             raise self._unreachable(error.args[0].str()) from error
+        except Unreachable:
+            self.close()
+            raise
 
     def _unreachable(self, what: str) -> Unreachable:
         servers = self._config.kafka.bootstrap_servers

@@ -101,7 +101,7 @@ class Witness:
         if found.seconds is None:
             assert unknown or {"r1", "primary"} & seen.unread.keys(), found
         else:
-            self._compare(found.at, found.seconds, before, after, found)
+            self._compare(found.at, found.seconds, before, after, (found, seen.unread))
         if told is not None and told["lag_seconds"] is not None:
             self._compare(asked_at, told["lag_seconds"], before, after, told)
         return seen

@@ -23,6 +23,7 @@ class Markers:
 
     def __init__(self, primary: str, replica: str) -> None:
         self.frozen = False  # the replica is stopped or dead: what it shows does not change
+        self.committed = 0.0  # when the newest row was written that is known to be committed
         self._primary, self._replica = primary, replica
         self._reader: psycopg.Connection[tuple[float]] | None = None
         self._newest = 0.0
@@ -68,7 +69,11 @@ class Markers:
             ):
                 while not self._end.wait(EVERY):
                     if not self._pause.is_set():
-                        conn.execute("INSERT INTO marker (at) VALUES (clock_timestamp())")
+                        row = conn.execute(
+                            "INSERT INTO marker (at) VALUES (clock_timestamp())"
+                            " RETURNING extract(epoch FROM at)::float8"
+                        ).fetchone()
+                        self.committed = row[0] if row else self.committed
 
 
 def now() -> float:

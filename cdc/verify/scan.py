@@ -48,29 +48,35 @@ def keyed(
     """
     # A primary that rests for half of the time or more does so while the replicas read.
     together = pace.share > 0.5
+    dirty = False
     while True:
         started = time.monotonic()
         within = Range(low, primary.next_key(low, pace.rows))
-        checksum, hashes = methodcaller("checksum", within), methodcaller("hashes", within)
-        reading = _begin(pool, replicas, checksum) if together else None
-        ours = primary.checksum(within)
         spent = time.monotonic() - started
-        chunk = Chunk(within.high, ours.rows, within.high is None)
-        theirs = _ended(reading or _begin(pool, replicas, checksum), chunk)
-        unequal = {name: replicas[name] for name, found in theirs.items() if found != ours}
+        chunk = Chunk(within.high, 0, within.high is None)
+        unequal = dict(replicas)
+        if not dirty:
+            ours, theirs, took = _both(
+                primary, replicas, methodcaller("checksum", within), pool, chunk, together=together
+            )
+            spent += took
+            chunk.rows = ours.rows
+            unequal = {name: replicas[name] for name, found in theirs.items() if found != ours}
         if unequal:
-            again = time.monotonic()
-            listing = _begin(pool, unequal, hashes) if together else None
-            listed = primary.hashes(within)
-            spent += time.monotonic() - again
-            for name, there in _ended(listing or _begin(pool, unequal, hashes), chunk).items():
-                chunk.candidates[name] = _differing(listed, there)
+            listed, there, took = _both(
+                primary, unequal, methodcaller("hashes", within), pool, chunk, together=together
+            )
+            spent += took
+            chunk.rows = len(listed)
+            chunk.candidates = {name: _differing(listed, found) for name, found in there.items()}
+        # Where rows are written all over, the next chunk will have some, too: it is listed at once.
+        dirty = any(chunk.candidates.values())
         rested = time.monotonic() - started - spent
         yield chunk
         if within.high is None:
             return
         low = within.high
-        pace = pace.after(ours.rows, spent)
+        pace = pace.after(chunk.rows, spent)
         time.sleep(pace.pause(spent, rested))
 
 
@@ -137,10 +143,9 @@ def _surplus(
 
 def unkeyed(primary: SetReader, replicas: Mapping[str, SetReader], pool: Executor) -> Chunk:
     """Compare a table without key whole, its rows counted by content."""
-    reading = _begin(pool, replicas, SetReader.buckets)
     ours = primary.buckets()
     chunk = Chunk(None, sum(count for count, _ in ours.values()), last=True)
-    for name, theirs in _ended(reading, chunk).items():
+    for name, theirs in _each(pool, replicas, SetReader.buckets, chunk).items():
         if differing := _differing(ours, theirs):
             here = primary.contents(differing)
             again = {name: replicas[name]}
@@ -152,6 +157,23 @@ def unkeyed(primary: SetReader, replicas: Mapping[str, SetReader], pool: Executo
 def _differing(ours: Mapping[T, object], theirs: Mapping[T, object]) -> list[T]:
     """Return the keys, in the primary's order, then those that only the replica has."""
     return [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+
+
+def _both(
+    primary: R,
+    replicas: Mapping[str, R],
+    read: Callable[[R], V],
+    pool: Executor,
+    chunk: Chunk,
+    *,
+    together: bool,
+) -> tuple[V, dict[str, V], float]:
+    """Read on the primary and then, or meanwhile, on the replicas; tell how long the primary took."""
+    started = time.monotonic()
+    reading = _begin(pool, replicas, read) if together else None
+    ours = read(primary)
+    spent = time.monotonic() - started
+    return ours, _ended(reading or _begin(pool, replicas, read), chunk), spent
 
 
 def _each(

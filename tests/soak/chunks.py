@@ -14,7 +14,7 @@ from psycopg import sql
 #: `%m [%p] %a …`: as `cdc local` lets the servers write.
 _STATEMENT = re.compile(
     r"^(?P<at>\S+ \S+) UTC \[(?P<pid>\d+)\] cdc-verify/(?P<stream>\w+) .*LOG:  (?:execute [^:]*|statement): SELECT"
-    r" (?:count\(\*\), coalesce\(bit_xor|h & ).* FROM (?:ONLY|\(SELECT .* FROM ONLY) (?P<table>\S+) AS t"
+    r" (?:count\(\*\), coalesce\(bit_xor|h & |hash_array_extended\().* FROM (?:ONLY|\(SELECT .* FROM ONLY) (?P<table>\S+) AS t"
 )
 _PARAMETERS = re.compile(r"\[(?P<pid>\d+)\] .*DETAIL:  [Pp]arameters: (?P<said>.*)")
 _VALUE = re.compile(r"\$\d+ = '((?:[^']|'')*)'")
@@ -59,16 +59,26 @@ class Log:
 
 
 def parsed(lines: Iterable[str], stream: str) -> Iterator[Chunk]:
-    """Yield the chunks in lines of a server's log; a statement's parameters are in the next line."""
+    """Yield the chunks in lines of a server's log; one whose rows are listed after all comes once."""
+    last: Chunk | None = None
+    for statement, parameters in _statements(lines):
+        if statement["stream"] != stream:
+            continue
+        chunk = _chunk(statement, parameters)
+        if last is None or dataclasses.replace(chunk, at=last.at) != last:
+            yield chunk
+        last = chunk
+
+
+def _statements(lines: Iterable[str]) -> Iterator[tuple[re.Match[str], str]]:
+    """Yield the statements that read chunks with their parameters, which stand in the next line."""
     statement: re.Match[str] | None = None
-    for line in lines:
+    for line in (*lines, ""):
         parameters = _PARAMETERS.search(line)
-        if statement is not None and statement["stream"] == stream:
+        if statement is not None:
             belongs = parameters is not None and parameters["pid"] == statement["pid"]
-            yield _chunk(statement, parameters["said"] if parameters and belongs else "")
+            yield statement, parameters["said"] if parameters and belongs else ""
         statement = _STATEMENT.search(line)
-    if statement is not None and statement["stream"] == stream:
-        yield _chunk(statement, "")
 
 
 def _chunk(statement: re.Match[str], parameters: str) -> Chunk:

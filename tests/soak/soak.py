@@ -24,6 +24,7 @@ import running
 from faults import Fault, Found, Judgement
 from harness import Stream
 from reporting import Report
+from totals import Totals
 
 #: Faults injected before one run, and before a run that will be killed.
 _BATCH, _STANDING = 30, 12
@@ -35,55 +36,6 @@ _KILLS = 4
 _MENDS = 5
 
 _TRAFFIC = Path(__file__).with_name("traffic.py")
-
-
-@dataclasses.dataclass(slots=True)
-class Totals:
-    """What a soak came to.
-
-    `false`, `missed`, `wrong` and `undecided` are findings, faults, findings with other columns and rows
-    without a verdict; `healed` are faults on rows that the writers wrote over before they were told.
-    """
-
-    seed: int
-    runs: int = 0
-    exits: dict[str, int] = dataclasses.field(default_factory=dict)
-    rows: int = 0
-    candidates: int = 0
-    resolved: int = 0
-    run_seconds: list[float] = dataclasses.field(default_factory=list)
-    undecided: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    false: list[Found] = dataclasses.field(default_factory=list)
-    injected: int = 0
-    rows_spoiled: int = 0
-    missed: list[str] = dataclasses.field(default_factory=list)
-    wrong: list[Found] = dataclasses.field(default_factory=list)
-    on_written_rows: int = 0
-    told: int = 0
-    healed: int = 0
-    mending_runs: int = 0
-    unmended: int = 0
-    kills: int = 0
-    ended_before_the_kill: int = 0
-    resumed_runs: int = 0
-    other_results: list[str] = dataclasses.field(default_factory=list)
-    chunks_read_twice: dict[int, int] = dataclasses.field(default_factory=dict)
-    differences: list[str] = dataclasses.field(default_factory=list)
-    transactions: int = 0
-    updates_of_one_row: int = 0
-    writing_seconds: float = 0.0
-    stalls: int = 0
-    stalled_seconds: float = 0.0
-
-    def summary(self) -> dict[str, Any]:
-        said = dataclasses.asdict(self)
-        times = sorted(said.pop("run_seconds")) or [0.0]
-        seconds = max(self.writing_seconds, 1)
-        return said | {
-            "run_seconds": {"median": times[len(times) // 2], "worst": times[-1]},
-            "transactions_per_second": round(self.transactions / seconds, 1),
-            "updates_of_one_row_per_second": round(self.updates_of_one_row / seconds, 1),
-        }
 
 
 @dataclasses.dataclass(slots=True)
@@ -171,19 +123,26 @@ class Soak:
                 if (result := _result(said)) != expected:
                     self.totals.other_results.append(f"{result} instead of {expected}")
                 self.report.write("resumed", chunks_read_twice=list(twice.values()))
+            self._kill_mending(
+                batch, [self.chance.uniform(0, seconds) for _ in range(1 + count // 5)]
+            )
             self._mend()
+
+    def _kill_mending(self, batch: Sequence[Fault], instants: Sequence[float]) -> None:
+        """Kill runs that mend: each row is then as it was or as it should be."""
+        for instant in instants:
+            ended, _ = self._start_and_kill(instant, "--repair", "apply")
+            self.totals.mending_runs_killed += not ended
+            _, said, _ = self._verify()
+            judged = faults.judge(said["findings"], batch, ())
+            self._count(dataclasses.replace(judged, missed=()))
+            self.report.write("mending killed", left=len(said["findings"]), ended_before=ended)
 
     def _killed(self, instants: Sequence[float]) -> dict[str, Any]:
         """Return the report of a run that was killed so many seconds after each of its starts."""
         resume: list[str] = []
         for instant in instants:
-            run = self.stream.start("--json", *resume, name="cdc-verify")
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                run.wait(instant)
-            ended = run.poll() is not None
-            run.kill()
-            run.wait()
-            self.report.write("kill", after=round(instant, 3), ended_before=ended)
+            ended, run = self._start_and_kill(instant, *resume)
             if ended:
                 self.totals.ended_before_the_kill += 1
                 # Its standard error is in the same file, before.
@@ -192,6 +151,17 @@ class Soak:
             resume = ["--resume"]
         self.totals.resumed_runs += 1
         return self._verify(*resume)[1]
+
+    def _start_and_kill(self, instant: float, *args: str) -> tuple[bool, subprocess.Popen[bytes]]:
+        """Kill a run so many seconds after its start; tell whether it had ended before."""
+        run = self.stream.start("--json", *args, name="cdc-verify")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            run.wait(instant)
+        ended = run.poll() is not None
+        run.kill()
+        run.wait()
+        self.report.write("kill", arguments=args, after=round(instant, 3), ended_before=ended)
+        return ended, run
 
     def _mend(self) -> None:
         """Mend until everything is proven equal."""
@@ -277,9 +247,9 @@ class Soak:
             "--dsn", self.stream.primary, "--rate", str(self.rate), "--seed", str(seed),
             script=_TRAFFIC,
         )  # fmt: skip
+        stalls.start()
         try:
             assert writer.line() == {"writing": True}
-            stalls.start()
             yield
             assert writer.running, "the writers have ended"
             wrote = writer.stop()

@@ -13,7 +13,8 @@ import pytest
 import rows
 from harness import Stream
 from reporting import Report
-from soak import Soak, Totals
+from soak import Soak
+from totals import Totals
 
 #: `make soak-verify` asks for 100 runs, 300 faults and 20 kills.
 RUNS = int(os.environ.get("CDC_SOAK_RUNS", "3"))

@@ -1,4 +1,4 @@
-# make setup | demo | lint | test | fuzz | test-matrix | chaos | drill-lag | soak-verify | docs | wheel | clean; each prints little unless something fails.
+# make setup | demo | lint | test | fuzz | test-matrix | chaos | drill-lag | soak-verify | bench-verify | docs | wheel | clean; each prints little unless something fails.
 PYTHON ?= python3
 BIN := .venv/bin
 JAR := connectors/exact/target/cdc-exact.jar
@@ -6,7 +6,7 @@ JAVA_SOURCES := connectors/exact/pom.xml $(shell find connectors/exact/src -type
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 POSTGRES_15 ?= /usr/lib/postgresql/15/bin
-.PHONY: setup demo lint test fuzz test-matrix chaos drill-lag soak-verify docs wheel clean announced beside
+.PHONY: setup demo lint test fuzz test-matrix chaos drill-lag soak-verify bench-verify docs wheel clean announced beside
 
 setup: .venv/installed $(JAR)
 	@$(BIN)/python -m cdc.local.artifacts
@@ -35,7 +35,7 @@ docs: setup
 lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy cdc tests
+	@$(BIN)/mypy cdc tests bench
 
 test: setup beside
 	@$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST)
@@ -98,6 +98,10 @@ soak-verify: export CDC_SOAK_STALL ?= 10
 soak-verify: export CDC_SOAK_REPORT ?= soak.jsonl
 soak-verify: setup
 	@$(BIN)/python -m pytest -q -s tests/soak $(PYTEST)
+
+# Half an hour on a machine that does nothing else, and as root: between runs the caches are dropped.
+bench-verify: setup
+	@PYTHONPATH=.:tests $(BIN)/python bench/verify.py $(BENCH)
 
 wheel: setup
 	@rm -rf dist && $(BIN)/python -m build --wheel --no-isolation >/dev/null && ls dist/*.whl

@@ -160,6 +160,8 @@ class Soak:
         ended = run.poll() is not None
         run.kill()
         run.wait()
+        # Killed when it had told everything, it has nothing to go on with.
+        ended |= self.stream.log(run).endswith("}\n")
         self.report.write("kill", arguments=args, after=round(instant, 3), ended_before=ended)
         return ended, run
 

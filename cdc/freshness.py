@@ -57,7 +57,7 @@ def current(gauge: Gauge, look: Look | None, now: float, period: float, stale: f
     applied = seen.applied_lsn
     if gauge.position is not None and gauge.known_at > look.looked_at:
         known, applied = gauge.lag(at, period), gauge.position.applied_lsn
-        if gauge.filling:
+        if gauge.filling and gauge.loaded_at > look.looked_at:
             return Fresh(at, None, "filling", "its tables do not stand at one point yet", applied)
     else:
         known = lag.seconds(

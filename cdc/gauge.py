@@ -25,7 +25,8 @@ class Gauge:
     `doing` is one of starting, standing by, applying, waiting; `trouble` what it waits for. `busy`
     tells that it writes a batch, which takes what it takes. `first_at` is when the first transaction
     that was read and not applied committed. `known_at` is when the position was read or moved last,
-    `lost_at` when the session on the replica was: a server that crashed may have forgotten commits.
+    `loaded_at` when it was read with what is recorded of the tables, `lost_at` when the session on the
+    replica was lost: a server that crashed may have forgotten commits.
     """
 
     replica: str
@@ -40,6 +41,7 @@ class Gauge:
     first_at: float | None = None
     read_at: float = 0.0
     known_at: float = 0.0
+    loaded_at: float = 0.0
     lost_at: float = 0.0
     batches: int = 0
     transactions: int = 0
@@ -61,7 +63,7 @@ class Gauge:
     def loaded(self, at: Position, coverage: Mapping[TableName, Coverage]) -> None:
         """Take the place from which a turn begins; it may lie before what was applied last."""
         self.position, self.heartbeat_at, self.first_at = at, None, None
-        self.known_at = time.monotonic()
+        self.known_at = self.loaded_at = time.monotonic()
         self.unfilled = sum(table.state != "copied" for table in coverage.values())
         self.complete_at = max((t.snapshot_lsn or 0 for t in coverage.values()), default=0)
 
@@ -97,7 +99,10 @@ class Gauge:
 
     @property
     def filling(self) -> bool:
-        """Whether a bootstrap has not finished, or its copies are ahead of the position."""
+        """Whether a bootstrap had not finished when the position was read, or its copies are ahead of it.
+
+        That it has finished since then the loop learns only at an event of such a table.
+        """
         at = self.position
         return self.unfilled > 0 or at is None or at.applied_lsn < self.complete_at
 

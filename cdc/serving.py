@@ -114,9 +114,7 @@ class Serving:
         why = None
         if gauge.doing != "applying":
             why = gauge.trouble or gauge.doing
-        elif gauge.filling:
-            why = "the replica's tables do not stand at one point yet"
-        elif found.state == "unknown":
+        elif found.state in {"filling", "unknown"}:
             why = found.why or "not measured yet"
         status = HTTPStatus.OK if why is None else HTTPStatus.SERVICE_UNAVAILABLE
         return status, {"ready": why is None, "why": why}, {}

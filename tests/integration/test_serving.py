@@ -91,7 +91,7 @@ def test_a_loop_that_does_not_step_is_dead(url: str, gauge: Gauge) -> None:
 def test_only_a_daemon_that_applies_to_a_complete_replica_is_ready(url: str, gauge: Gauge) -> None:
     """Standing by, waiting and filling each say why not."""
     ready = status(f"{url}/readyz")
-    gauge.unfilled = 1
+    gauge.unfilled, gauge.known_at, gauge.loaded_at = 1, time.monotonic(), time.monotonic()
     filling = requests.get(f"{url}/readyz", timeout=10)
     gauge.unfilled, gauge.doing, gauge.trouble = 0, "waiting", "the replica is full"
     waiting = requests.get(f"{url}/readyz", timeout=10)

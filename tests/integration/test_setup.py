@@ -98,7 +98,7 @@ def test_setup_prepares_every_end(made: Stream) -> None:
     for line in (f"role cdc_{made.name}_connector: created", "publication", "r1: schema cdc"):
         assert line in done.stderr
     assert [("cdc",)] == made.sql("r1", "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'cdc'")  # fmt: skip
-    assert [(1,), (2,)] == made.sql("r1", "SELECT version FROM cdc.version ORDER BY version")
+    assert [(1,), (2,), (3,)] == made.sql("r1", "SELECT version FROM cdc.version ORDER BY version")
 
 
 def test_the_second_run_changes_nothing(made: Stream) -> None:

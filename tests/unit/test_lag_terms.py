@@ -208,6 +208,17 @@ def test_the_newest_evidence_counts() -> None:
     assert [("following", 10.0), ("unknown", None)] == [(f.state, f.seconds) for f in found]
 
 
+def test_a_copy_that_has_ended_is_seen_by_the_look() -> None:
+    """The loop learns of a copy's end only at an event of its table; a later look does at once."""
+    gauge = daemon()
+    gauge.unfilled, gauge.loaded_at = 1, 10.4
+    before = freshness.current(gauge, looked(), 10.6, PERIOD, 15.0)
+    gauge.loaded_at = 9.0
+    after = freshness.current(gauge, looked(), 10.6, PERIOD, 15.0)
+
+    assert ("filling", "following") == (before.state, after.state)
+
+
 def test_what_was_read_and_not_applied_counts_from_the_first() -> None:
     """The age is that of the first transaction since the last commit, in whatever batch it is."""
     gauge = daemon()

@@ -75,7 +75,8 @@ class Table:
     `kind` is pg_class.relkind: 'r' holds rows, 'p' is partitioned, 'f' is foreign. `parent` is the
     table this one is a partition of. `replica_identity` and `persistence` are pg_class.relreplident
     and relpersistence; `key` has the primary key's columns in index order, `index` those of the
-    index that REPLICA IDENTITY USING INDEX names.
+    index that REPLICA IDENTITY USING INDEX names. `generated_refused`: its server lets nobody change rows
+    of a published table whose identity has a generated column (PostgreSQL 18).
     """
 
     oid: int
@@ -89,6 +90,13 @@ class Table:
     key_immediate: bool
     index: tuple[str, ...]
     columns: tuple[Column, ...]
+    generated_refused: bool = False
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """The columns of its replica identity, which an old row in the log consists of."""
+        whole = tuple(column.name for column in self.columns)
+        return {"f": whole, "d": self.key, "i": self.index}.get(self.replica_identity, ())
 
     @property
     def address(self) -> tuple[str, ...] | None:
@@ -200,6 +208,7 @@ def read(conn: psycopg.Connection[tuple[Any, ...]]) -> tuple[Table, ...]:
             key_immediate=bool(immediate),
             index=tuple(index or ()),
             columns=tuple(Column(*column) for column in columns or ()),
+            generated_refused=conn.info.server_version >= 18_00_00,
         )
         for oid, schema, name, kind, persistence, identity, row_security,
         parent_schema, parent, key, immediate, index, columns in conn.execute(_CATALOG)
@@ -290,7 +299,12 @@ def _faults(table: Table) -> Iterable[Complaint]:
     if table.address is None:
         yield Complaint(name, _without_address(table),
                         f"ALTER TABLE {name} REPLICA IDENTITY FULL, or exclude it")  # fmt: skip
-    if all(column.generated for column in table.columns):
+    generated = {column.name for column in table.columns if column.generated}
+    if table.generated_refused and (found := [c for c in table.identity if c in generated]):
+        yield Complaint(name, f"has the generated column {found[0]} in its replica identity: once it "
+                        "is published, PostgreSQL 18 refuses every UPDATE and DELETE",
+                        "give it an identity without it (a primary key), or exclude it")  # fmt: skip
+    if len(generated) == len(table.columns):
         yield Complaint(name, "has no column that could be written", "exclude it")
     folded: dict[str, str] = {}
     for column in table.columns:

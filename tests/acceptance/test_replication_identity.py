@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from typing import LiteralString
+
 from road import Road, given
 
 
@@ -34,8 +37,16 @@ def test_no_primary_key(road: Road) -> None:
     )
 
 
-@given("""
-    CREATE TABLE t (a int, b text, g int GENERATED ALWAYS AS (a * 2) STORED, n int GENERATED ALWAYS AS IDENTITY);
+#: PostgreSQL 18 lets nobody change rows that a generated column identifies; `cdc setup` refuses such tables.
+IDENTIFIES: LiteralString = (
+    "" if os.environ.get("CDC_PG_VERSION") == "18" else "g int GENERATED ALWAYS AS (a * 2) STORED, "
+)
+
+
+@given(
+    "CREATE TABLE t (a int, b text, "
+    + IDENTIFIES
+    + """n int GENERATED ALWAYS AS IDENTITY);
     CREATE TABLE near (a int NOT NULL, b text);
     CREATE INDEX ON near (a);
     CREATE TABLE u (a int UNIQUE, b text);
@@ -43,7 +54,8 @@ def test_no_primary_key(road: Road) -> None:
     INSERT INTO t (a, b) SELECT i % 5, 'b' FROM generate_series(1, 200) i;
     INSERT INTO near SELECT i % 50, 'b' FROM generate_series(1, 500) i;
     INSERT INTO u SELECT i, 'b' FROM generate_series(1, 20) i
-""")
+"""
+)
 def test_no_primary_key_in_bulk(road: Road) -> None:
     """Many equal rows change at once, with an index and without; unique values change owners there too."""
     road.replay(

@@ -123,6 +123,14 @@ def test_a_partition_of_a_replicated_table_cannot_be_excluded() -> None:
         ({"replica_identity": "n"}, "REPLICA IDENTITY NOTHING"),
         ({"replica_identity": "i"}, "USING INDEX of an index that is gone"),
         ({"columns": ()}, "no column that could be written"),
+        (
+            {
+                "columns": (column("id"), dataclasses.replace(column("g"), generated="s")),
+                "replica_identity": "f",
+                "generated_refused": True,
+            },
+            "the generated column g in its replica identity",
+        ),
         ({"columns": (column("id"), column("Ab"), column("aB"))}, "differ only by case, Ab and aB"),
     ],
 )

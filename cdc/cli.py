@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Final
+
 import click
 
 from cdc import __version__
 from cdc.commands import program
-from cdc.commands.bootstrap import bootstrap
-from cdc.commands.completion import completion
-from cdc.commands.connectors import connectors
-from cdc.commands.lag import lag
-from cdc.commands.local import local
 from cdc.commands.options import Common, common
-from cdc.commands.run import run
-from cdc.commands.setup import setup
-from cdc.commands.status import status
-from cdc.commands.wait import wait
+
+#: Each is a module of `cdc.commands` that has a command of the same name.
+COMMANDS: Final = (
+    "bootstrap", "completion", "connectors", "lag", "local", "run", "setup", "status", "wait",
+)  # fmt: skip
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "obj": None})
+class OnDemand(click.Group):
+    """A group that imports a command when it is asked for.
+
+    What one command needs (SQLAlchemy, structlog, librdkafka) took another half a second to start.
+    """
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        found = getattr(importlib.import_module(f"cdc.commands.{cmd_name}"), cmd_name)
+        assert isinstance(found, click.Command)
+        return found
+
+
+@click.group(cls=OnDemand, context_settings={"help_option_names": ["-h", "--help"], "obj": None})
 @click.version_option(__version__, prog_name="cdc")
 @common
 def cdc(said: Common) -> None:
     """Keep PostgreSQL replicas identical through Debezium and Kafka."""
-
-
-cdc.add_command(bootstrap)
-cdc.add_command(completion)
-cdc.add_command(connectors)
-cdc.add_command(lag)
-cdc.add_command(local)
-cdc.add_command(run)
-cdc.add_command(status)
-cdc.add_command(setup)
-cdc.add_command(wait)
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ from typing import NoReturn
 
 import click
 
-from cdc import logs
 from cdc.errors import CdcError
 
 #: sysexits.h EX_SOFTWARE: a defect of this program, not of its input.
@@ -31,6 +30,8 @@ def run(command: click.Command, name: str, trouble: int | None = None) -> NoRetu
         error.show()
         sys.exit(2)
     except Exception:  # noqa: BLE001 -- the one place where a defect becomes an exit code
+        from cdc import logs  # noqa: PLC0415 -- structlog takes its time, and few programs get here
+
         click.echo(logs.redacted(traceback.format_exc()), err=True, nl=False)
         click.echo(
             f"{name}: this is a defect of {name}; please report it with the lines above", err=True

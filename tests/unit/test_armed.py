@@ -10,7 +10,8 @@ import armed
 import harness
 import pytest
 
-from cdc import cli, failpoint
+from cdc import failpoint
+from cdc.commands import run
 
 
 @pytest.mark.parametrize("times", [1, 3])
@@ -39,7 +40,7 @@ def test_nothing_is_armed_unless_asked_for() -> None:
         [
             sys.executable,
             "-c",
-            f"import {cli.__name__}; print(cdc.failpoint._armed)",
+            f"import {run.__name__}; print(cdc.failpoint._armed)",
         ],
         env=harness.environment(),
         capture_output=True,

@@ -91,6 +91,23 @@ def rows(
         return cursor.fetchall() if cursor.description is not None else []
 
 
+def drop_slots(dsn: str, database: str) -> None:
+    """Drop a database's replication slots; a task that Connect has abandoned may still read one."""
+
+    def dropped() -> bool:
+        with contextlib.suppress(psycopg.errors.ObjectInUse):
+            rows(
+                dsn,
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
+                "WHERE database = %s",
+                [database],
+            )
+            return True
+        return False
+
+    wait_until(dropped, f"the slots in {database} are dropped", timeout=120)
+
+
 def answers(url: str) -> bool:
     """Tell whether an HTTP server says 200."""
     try:
@@ -267,17 +284,7 @@ class Stream:
             daemon.kill()
             daemon.wait()
         requests.delete(f"{self.connect}/connectors/cdc_{self.name}", timeout=60)
-        slots: LiteralString = "SELECT active FROM pg_replication_slots WHERE database = %s"
-        wait_until(
-            lambda: not any(active for (active,) in rows(self.stack.primary, slots, [self.name])),
-            f"the slots in {self.name} are inactive",
-        )
-        rows(
-            self.stack.primary,
-            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
-            "WHERE database = %s",
-            [self.name],
-        )
+        drop_slots(self.stack.primary, self.name)
         for dsn in self.stack.ends.values():
             rows(
                 dsn,

@@ -210,7 +210,7 @@ def capture(seen: Observation) -> str:
 
 
 def test_a_failed_connector(witness: Witness) -> None:
-    """The lag grows, the failed task is named, with what it died of."""
+    """The lag grows, the failed task is named, with what it died of; mended, the same daemon goes on."""
     stream = witness.stream
     stream.sql("primary", "CREATE TABLE large (id int PRIMARY KEY, v text)")
     stream.cdc("setup")
@@ -224,23 +224,25 @@ def test_a_failed_connector(witness: Witness) -> None:
         wait_until(lambda: "FAILED" in capture(witness.look()), "the connector fails", timeout=120)
         witness.during(HOLD)
         seen = witness.look()
+        waiting = stream.sql("r1", "SELECT state, error FROM cdc.daemon")
     finally:
         limit(stream, 20 << 20)
         stream.cdc("connectors", "restart")
-
-    def whole() -> bool:
-        # A daemon at the log's end halts where the row is missing: it comes again only now.
-        witness.daemons.again("r1")
-        return stream.sql("r1", "SELECT id FROM large") == [(1,)]
-
-    wait_until(whole, "the transaction has come again whole", timeout=180)
+    wait_until(
+        lambda: stream.sql("r1", "SELECT id FROM large") == [(1,)],
+        "the transaction has come again whole",
+        timeout=180,
+    )
     witness.recovered()
+    witness.daemons.alive()
 
     assert seen.capture is not None
     assert (0,) == seen.capture.failed
     assert "RecordTooLarge" in "".join(seen.capture.traces)
-    # The connector's word, or the daemon's, which halts where it has seen that the row is missing.
-    assert re.search("RecordTooLarge|is not whole", seen.lag("r1").why or "")
+    ((state, told),) = waiting
+    assert "waiting" == state
+    assert re.search(r"is not whole in the topic.*has failed.*RecordTooLarge", told)
+    assert "RecordTooLarge" in (seen.lag("r1").why or "")
 
 
 def limit(stream: Stream, size: int) -> None:

@@ -6,8 +6,10 @@ default is this checkout's.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -20,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, LiteralString
 
+import leftovers
 import psycopg
 import requests
 from confluent_kafka import KafkaException
@@ -317,19 +320,32 @@ def stream(stack: Stack, folder: Path) -> Iterator[Stream]:
     """Give a fresh stream and take it away afterwards."""
     folder.mkdir(parents=True, exist_ok=True)
     fresh = Stream(stack, folder)
-    try:
-        fresh.create()
-        yield fresh
-    finally:
-        fresh.remove()
+    with leftovers.listed("stream", folder):
+        try:
+            fresh.create()
+            yield fresh
+        finally:
+            fresh.remove()
 
 
 @contextlib.contextmanager
 def own_stack(folder: Path, *options: str) -> Iterator[Stack]:
-    """Run a stack in `folder` whose components may be hurt; other tests use the shared one."""
+    """Run a stack in `folder` and leave nothing of it.
+
+    What is interrupted while it takes the stack down does so once more as it exits.
+    """
     folder.parent.chmod(0o755)  # PostgreSQL's user must get through
-    try:
-        run("local", "up", "--dir", folder, *options, cwd=folder.parent, timeout=600)
-        yield Stack.at(folder)
-    finally:
+    down = functools.partial(take_down, folder)
+    atexit.register(down)
+    with leftovers.listed("stack", folder):
+        try:
+            run("local", "up", "--dir", folder, *options, cwd=folder.parent, timeout=600)
+            yield Stack.at(folder)
+        finally:
+            down()
+            atexit.unregister(down)
+
+
+def take_down(folder: Path) -> None:
+    if folder.exists():
         run("local", "down", "--purge", "--dir", folder, cwd=folder.parent, check=False)

@@ -267,6 +267,18 @@ class Stream:
         for replica in self.replicas:
             self.cdc("bootstrap", "-r", replica, timeout=timeout)
 
+    def running(self, tables: LiteralString) -> None:
+        """Bring every replica so far, start its daemon and wait until it has caught up."""
+        self.ready(tables)
+        for replica in self.replicas:
+            self.start("run", "-r", replica)
+        self.caught_up()
+
+    def caught_up(self) -> None:
+        """Wait until every replica has what the primary has now."""
+        for replica in self.replicas:
+            self.cdc("wait", "-r", replica, "--now", "--timeout", "120s", timeout=150)
+
     def create(self) -> None:
         """Create the databases and the configuration, which is the stack's under another name."""
         for end, dsn in self.stack.ends.items():

@@ -42,9 +42,9 @@ test: setup beside
 
 # Programs of others that a few tests run, and a locale that does not sort by bytes: where they cannot be
 # installed these tests say so and are skipped.
-BESIDE := prometheus prometheus-alertmanager haproxy locales
+BESIDE := prometheus prometheus-alertmanager haproxy pgbouncer locales
 beside:
-	@{ command -v promtool && command -v prometheus-alertmanager && command -v haproxy \
+	@{ command -v promtool && command -v prometheus-alertmanager && command -v haproxy && command -v pgbouncer \
 	   && locale -a | grep -qx en_US.utf8; } >/dev/null && exit 0; \
 	 test "$$(id -u)" = 0 && command -v apt-get >/dev/null || exit 0; \
 	 echo "installing for tests: $(BESIDE)" >&2; \

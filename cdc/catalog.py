@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy
 from sqlalchemy.pool import NullPool
@@ -51,6 +51,7 @@ SELECT n.nspname, c.relname, c.relkind::text AS kind, c.relreplident::text AS id
 class Obstacle:
     """Something on the replica that would alter or hide what is written, and the way to mend it."""
 
+    kind: Literal["table", "row security", "trigger", "rule"]
     what: str
     fix: str
 
@@ -169,18 +170,22 @@ def _table(name: TableName, described: Sequence[Any], fact: sqlalchemy.Row[Any])
 def _obstacles(name: TableName, fact: sqlalchemy.Row[Any]) -> list[Obstacle]:
     found = list[Obstacle]()
     if fact.kind != "r":
-        found.append(Obstacle("is not an ordinary table", "make it one, as on the primary"))
+        found.append(
+            Obstacle("table", "is not an ordinary table", "make it one, as on the primary")
+        )
     if fact.row_security:
         # The owner is subject to it only where it is forced.
         mended = f"ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY"
         found.append(
             Obstacle(
+                "row security",
                 f"has row security that applies to {fact.role}: rows would be hidden",
                 mended if fact.owned else f"ALTER ROLE {quoted(fact.role)} BYPASSRLS",
             )
         )
     found += [
         Obstacle(
+            "trigger",
             f"has the trigger {quoted(trigger)}, which fires on replicated rows too",
             f"ALTER TABLE {name} DISABLE TRIGGER {quoted(trigger)}",
         )
@@ -188,6 +193,7 @@ def _obstacles(name: TableName, fact: sqlalchemy.Row[Any]) -> list[Obstacle]:
     ]
     found += [
         Obstacle(
+            "rule",
             f"has the rule {quoted(rule)}, which rewrites what is written for replicated rows too",
             f"ALTER TABLE {name} DISABLE RULE {quoted(rule)}",
         )

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
-from psycopg import conninfo
-from psycopg import errors as pg_errors
+from psycopg import ProgrammingError, conninfo
 
 from cdc.alert import settings as alert_settings
 from cdc.alert.settings import Alert
@@ -97,6 +96,10 @@ class Lag(Section, frozen=True):
     warn: Duration = Duration(180)
 
 
+class Check(Section, frozen=True):
+    accept: tuple[str, ...] = ()
+
+
 class Config(Section, frozen=True):
     """The whole file. Names not given are derived from `name` (docs/configuration.md)."""
 
@@ -110,6 +113,7 @@ class Config(Section, frozen=True):
     apply: Apply = Apply()
     lag: Lag = Lag()
     log: Log = Log()
+    check: Check = Check()
     alert: Alert = Alert()
 
     @property
@@ -315,7 +319,7 @@ def _dsn(dsn: str, where: str, path: Path) -> str:
     """Check a libpq connection string and make the file paths in it absolute."""
     try:
         parts = conninfo.conninfo_to_dict(dsn)
-    except pg_errors.ProgrammingError as error:
+    except ProgrammingError as error:
         raise _wrong(
             f"{path}: {where} is not a connection string: {error}",
             'write "host=… port=… dbname=… user=…" or postgresql://…',

@@ -54,6 +54,22 @@ _FILTERS = re.compile(
     r"|transforms\.stream\.(predicate|negate)"
 )
 
+#: What a setting that loses rows or values is called as a finding (`cdc check`, check.accept).
+_FINDINGS = (
+    ("connector-class", re.compile(r"connector\.class")),
+    ("connector-values", re.compile(
+        r"converters|exact\.type|include\.unknown\.datatypes|(key|value|header)\.converter(\..+)?"
+        r"|column\.(mask|truncate)\..+")),
+    ("connector-transforms", re.compile(r"transforms(\..+)?|predicates|post\.processors")),
+    ("connector-filters", re.compile(
+        r".+\.(include|exclude)\.list|skip\.messages\.without\.change|skipped\.operations")),
+    ("connector-errors", re.compile(r"errors\.tolerance|event\..+\.failure\.handling\.mode")),
+    ("connector-source", re.compile(
+        r"topic\.prefix|plugin\.name|slot\.name|publication\..+|snapshot\.mode"
+        r"|provide\.transaction\.metadata")),
+    ("connector-producer", re.compile(r"producer\.override\..+")),
+)  # fmt: skip
+
 #: Decided by the primary's catalog, not by the file; Debezium then writes a row's key as its identity.
 _KEYS = "message.key.columns"
 
@@ -148,6 +164,17 @@ def render(config: Config, keys: Mapping[TableName, Sequence[str]] | None = None
 
 
 def losing(config: Config, stored: Mapping[str, str]) -> tuple[Change, ...]:
+    """Return what `altering` does, less what somebody has accepted by the finding's name."""
+    accepted = config.check.accept
+    return tuple(c for c in altering(config, stored) if finding(c.key) not in accepted)
+
+
+def finding(key: str) -> str:
+    """Return the finding that a key with which rows or values are lost belongs to."""
+    return next(name for name, keys in _FINDINGS if keys.fullmatch(key))
+
+
+def altering(config: Config, stored: Mapping[str, str]) -> tuple[Change, ...]:
     """Return the keys of a stored connector with which rows or values would be lost silently.
 
     All of them are set by the shipped definition, so one left out is one too: Connect's default

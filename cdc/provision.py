@@ -11,7 +11,7 @@ position starts behind a message that was seen to come out of the topic.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import psycopg
@@ -124,25 +124,28 @@ def server(conn: psycopg.Connection[Any], config: Config) -> Server:
     return Server(*found)
 
 
+def unfit(found: Server, *, primary: bool) -> Iterator[tuple[str, str, str]]:
+    """Yield why a server is not fit to be the primary or a replica: finding, what it is, the fix."""
+    if found.version_num < 150000:
+        yield "version", f"is PostgreSQL {found.version}", "use PostgreSQL 15 or newer"
+    if found.encoding != "UTF8":
+        what = f"has the encoding {found.encoding}: its text would not arrive unchanged"
+        yield "encoding", what, "use a database with ENCODING 'UTF8' on every node"
+    if found.standby:
+        what = "is a standby, which cannot be written"
+        yield "standby", what, "name the server that is not in recovery"
+    if primary and found.wal_level != "logical":
+        what = f"runs with wal_level = {found.wal_level}: its log does not hold row changes"
+        yield "wal-level", what, "ALTER SYSTEM SET wal_level = logical; then restart that server"
+    if primary and (left := found.max_slots - found.others) < 2:
+        what = f"has {left} replication slots left; the connector and a bootstrap need one each"
+        yield "slots-left", what, "raise max_replication_slots and restart that server"
+
+
 def check_server(found: Server, *, where: str, primary: bool) -> None:
     """Raise NotReady when a server is not fit to be the primary or a replica."""
-    wrong: tuple[str, str] | None = None
-    if found.version_num < 150000:
-        wrong = (f"is PostgreSQL {found.version}", "use PostgreSQL 15 or newer")
-    elif found.encoding != "UTF8":
-        wrong = (f"has the encoding {found.encoding}: its text would not arrive unchanged",
-                 "use a database with ENCODING 'UTF8' on every node")  # fmt: skip
-    elif found.standby:
-        wrong = ("is a standby, which cannot be written", "name the server that is not in recovery")
-    elif primary and found.wal_level != "logical":
-        wrong = (f"runs with wal_level = {found.wal_level}: its log does not hold row changes",
-                 "ALTER SYSTEM SET wal_level = logical; then restart that server")  # fmt: skip
-    elif primary and found.max_slots - found.others < 2:
-        left = found.max_slots - found.others
-        wrong = (f"has {left} replication slots left; the connector and a bootstrap need one each",
-                 "raise max_replication_slots and restart that server")  # fmt: skip
-    if wrong:
-        raise NotReady(f"{where} {wrong[0]}", safe="nothing was changed", next=wrong[1])
+    for _, what, fix in unfit(found, primary=primary):
+        raise NotReady(f"{where} {what}", safe="nothing was changed", next=fix)
 
 
 def publication(conn: psycopg.Connection[Any], name: str) -> Publication | None:

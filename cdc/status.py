@@ -162,6 +162,8 @@ def _notes(config: Config, seen: Observation) -> list[str]:
         notes.append(
             f"NOT replicated: {table} (on {', '.join(replicas)}); run `cdc setup`, then `cdc bootstrap`"
         )
+    if config.check.accept:
+        notes.append(f"accepted although data may be lost by it: {', '.join(config.check.accept)}")
     if (seen.oldest_transaction or 0) > _OLD:
         notes.append(
             f"a transaction on the primary is open for {ago(seen.oldest_transaction or 0)}"

@@ -60,6 +60,35 @@ def describe(config: Config) -> TopicInfo:
     return found
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Policy:
+    """How Kafka keeps the topic: `copies` of a partition and those of them `in_sync`, the least of all."""
+
+    partitions: int
+    copies: int
+    in_sync: int
+    settings: dict[str, str]
+
+
+def policy(config: Config) -> Policy | None:
+    """Read how Kafka keeps the stream's topic, None when there is none; raises as `describe`."""
+    with _admin(config) as admin:
+        answer = admin.describe_topics(TopicCollection([config.topic]), request_timeout=TIMEOUT)
+        try:
+            partitions = answer[config.topic].result().partitions
+        except KafkaException as error:
+            if error.args[0].code() in _ABSENT:
+                return None
+            raise
+        entries = _entries(admin, config)
+    return Policy(
+        len(partitions),
+        min(len(p.replicas) for p in partitions),
+        min(len(p.isr) for p in partitions),
+        {name: str(entry.value) for name, entry in entries.items()},
+    )
+
+
 def settings(config: Config) -> dict[str, str]:
     """Return the topic's settings that the stream depends on, as Kafka prints them."""
     return {
@@ -168,15 +197,18 @@ def _create(admin: AdminClient, config: Config, wanted: dict[str, str]) -> None:
 
 def _drift(admin: AdminClient, config: Config, wanted: dict[str, str]) -> dict[str, str]:
     """Return the settings that differ from `wanted`, with the value found."""
-    resource = ConfigResource(ResourceType.TOPIC, config.topic)
-    entries: dict[str, ConfigEntry] = admin.describe_configs([resource], request_timeout=TIMEOUT)[
-        resource
-    ].result()
+    entries = _entries(admin, config)
     return {
         name: str(entries[name].value) if name in entries else "unknown"
         for name, value in wanted.items()
         if name not in entries or entries[name].value != value or _inherited(entries[name])
     }
+
+
+def _entries(admin: AdminClient, config: Config) -> dict[str, ConfigEntry]:
+    resource = ConfigResource(ResourceType.TOPIC, config.topic)
+    answer = admin.describe_configs([resource], request_timeout=TIMEOUT)
+    return dict(answer[resource].result())
 
 
 def _inherited(entry: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Write docs/commands.md, docs/configuration.md, the tables of guarantees.md and lag.md from what they are about.
+"""Write docs/commands.md, docs/configuration.md, and the tables of other documents, from what they are about.
 
 `python docs/generate.py` writes them, with --check it says which are stale and exits 1.
 """
@@ -19,6 +19,7 @@ import corpus
 from cdc import cli, metrics
 from cdc.alert import metrics as alert_metrics
 from cdc.alert import program as alert
+from cdc.check import registry
 from cdc.verify import program as verify
 
 ROOT = Path(__file__).parents[1]
@@ -31,9 +32,9 @@ an error is four lines: what happened, where, what that means for the data, what
 
 | exit code | meaning |
 |---|---|
-| 0 | done; for `status`, `local status` and `connectors status`: all is well; for `connectors diff`: nothing differs |
-| 1 | halted or failed: a person is needed, a restart will not help; for the four above: not so; for `wait`: the time is over |
-| 2 | the command line or the configuration is wrong; nothing was done |
+| 0 | done; for `check`: nothing that can lose or delay data; for `status`, `local status` and `connectors status`: all is well; for `connectors diff`: nothing differs |
+| 1 | halted or failed: a person is needed, a restart will not help; for those above: not so; for `wait`: the time is over |
+| 2 | the command line or the configuration is wrong; nothing was done; for `check`: not everything could be read ([check.md](check.md)) |
 | 70 | a defect of this program, with a traceback |
 | 0 to 3 | of `cdc-verify`: all proven equal, differences, trouble, left undecided ([verify.md](verify.md)) |
 | 0 to 3 | of `cdc-lag-alert once`: ok, warning, critical, unknown ([alerts.md](alerts.md)) |
@@ -138,7 +139,11 @@ def _pages(command: click.Command, name: str, parent: click.Context | None) -> I
             yield from _pages(child, word, context)
 
 
-#: What in a document is followed by the table of the metrics of a module.
+ENDS = {
+    "primary": "The primary", "kafka": "Kafka", "connect": "Kafka Connect", "replica": "Replicas",
+}  # fmt: skip
+
+#: What in a document is followed by tables made of a module.
 METRICS = "<!-- from {}, by `make docs` -->\n"
 
 
@@ -154,6 +159,21 @@ def with_metrics(name: str, module: ModuleType, file: str) -> str:
     return text.partition(mark)[0] + mark + "\n".join(lines) + "\n"
 
 
+def with_findings(file: str) -> str:
+    """Return docs/check.md with a table of the findings of each end."""
+    text = (ROOT / "docs/check.md").read_text(encoding="utf-8")
+    lines = list[str]()
+    for end, title in ENDS.items():
+        lines += ["", f"## {title}", "", "| finding | severity | why |", "|---|---|---|"]
+        for finding in registry.findings(x for x in registry.LOOKS if x.end == end).values():
+            # Of the primary the daemon needs nothing to start.
+            refused = finding.at_start and end != "primary"
+            start = " **The daemon does not start.**" if refused else ""
+            lines.append(f"| `{finding.name}` | {finding.severity} | {_cell(finding.why)}{start} |")
+    mark = METRICS.format(file)
+    return text.partition(mark)[0] + mark + "\n".join(lines) + "\n"
+
+
 def main() -> int:
     stale = []
     guarantees = (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
@@ -161,6 +181,7 @@ def main() -> int:
         ("commands.md", commands()),
         ("configuration.md", configuration()),
         ("guarantees.md", corpus.filled_in(guarantees)),
+        ("check.md", with_findings("cdc/check/registry.py")),
         ("lag.md", with_metrics("lag.md", metrics, "cdc/metrics.py")),
         ("alerts.md", with_metrics("alerts.md", alert_metrics, "cdc/alert/metrics.py")),
     ):

@@ -11,6 +11,7 @@ import click
 import psycopg
 
 from cdc import barrier, daemon, logs, position, postgres
+from cdc.check import start
 from cdc.commands.options import Common, common
 from cdc.config import Config
 from cdc.errors import CdcError, Halt
@@ -57,6 +58,7 @@ def run(said: Common, *, until_caught_up: bool, form: logs.Format | None) -> Non
     with stopping() as stop, _beside(config, replica, gauge):
         try:
             with stop.insisting():
+                start.look(config, replica)
                 Replicator(config, replica, stop, gauge).run(until)
         except Halt as halt:
             halt.at(replica=replica)

@@ -1,0 +1,210 @@
+"""A PostgreSQL server itself, the primary or a replica: what it is, how it is set, what it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cdc import postgres, provision
+from cdc.check.finding import ADVICE, DELAYS, LOSES, Finding, Hit, Look, Site, finding
+from cdc.provision import Server
+
+#: Settings whose value in megabytes or milliseconds is -1 or 0 where there is no such limit.
+_NAMES = (
+    "fsync", "full_page_writes", "max_wal_senders", "max_slot_wal_keep_size",
+    "idle_replication_slot_timeout", "wal_compression", "synchronized_standby_slots",
+)  # fmt: skip
+
+_FACTS = """
+SELECT pg_backend_pid(),
+       (SELECT json_object_agg(name, setting) FROM pg_settings WHERE name = ANY (%(names)s)),
+       (SELECT json_object_agg(name, setting) FROM pg_settings WHERE lower(name) = ANY (%(pinned)s)),
+       (SELECT count(*) FROM pg_stat_replication),
+       (SELECT count(*) FROM pg_replication_slots WHERE slot_type = 'physical'),
+       (SELECT array_agg(c.collname::text ORDER BY 1) FROM pg_collation c
+         WHERE c.collversion <> pg_collation_actual_version(c.oid)),
+       (SELECT d.datcollversion <> pg_database_collation_actual_version(d.oid)
+          FROM pg_database d WHERE d.datname = current_database())
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Facts:
+    """A server; `primary` tells which end it is.
+
+    `told_pid` is the process that the connection was told it has, `pid` the one that answers.
+    `pinned` are the settings of this very session. `senders` counts walsenders, `standbys` slots of
+    physical standbys. `collations` are those whose library has another version than when they were
+    made.
+    """
+
+    primary: bool
+    server: Server
+    told_pid: int
+    pid: int
+    settings: Mapping[str, str]
+    pinned: Mapping[str, str]
+    senders: int
+    standbys: int
+    collations: tuple[str, ...]
+
+
+def read(site: Site) -> Facts:
+    conn = site.here()
+    names = {"names": list(_NAMES), "pinned": [name.lower() for name in postgres.PINNED]}
+    row = conn.execute(_FACTS, names).fetchone()
+    assert row is not None
+    pid, settings, pinned, senders, standbys, collations, database = row
+    return Facts(
+        site.replica is None,
+        provision.server(conn, site.config),
+        conn.info.backend_pid,
+        pid,
+        settings,
+        {name.lower(): value for name, value in pinned.items()},
+        senders,
+        standbys,
+        (*(collations or ()), *(["the database's own"] if database else [])),
+    )
+
+
+def _unfit(name: str, found: Facts) -> Iterator[Hit]:
+    """Yield what `cdc setup` refuses by this name."""
+    for kind, what, fix in provision.unfit(found.server, primary=found.primary):
+        if kind == name:
+            yield Hit(what, fix)
+
+
+@finding("version", DELAYS, "Older servers lack what the daemon and the connector's role need.")
+def version(found: Facts) -> Iterator[Hit]:
+    yield from _unfit("version", found)
+
+
+@finding("encoding", LOSES,
+         "Text would not arrive unchanged; one byte that is no UTF-8 stops capture while Connect "
+         "says RUNNING.")  # fmt: skip
+def encoding(found: Facts) -> Iterator[Hit]:
+    yield from _unfit("encoding", found)
+
+
+@finding("standby", DELAYS, "A server in recovery cannot be written: no heartbeat, no apply.")
+def standby(found: Facts) -> Iterator[Hit]:
+    yield from _unfit("standby", found)
+
+
+@finding("wal-level", LOSES, "The log holds no row changes: nothing is captured.")
+def wal_level(found: Facts) -> Iterator[Hit]:
+    yield from _unfit("wal-level", found)
+
+
+@finding("slots-left", DELAYS,
+         "The connector needs a replication slot, a bootstrap another one while it runs.")  # fmt: skip
+def slots_left(found: Facts) -> Iterator[Hit]:
+    yield from _unfit("slots-left", found)
+
+
+@finding("senders-left", DELAYS, "The connector and a bootstrap each need a walsender.")
+def senders_left(found: Facts) -> Iterator[Hit]:
+    most = int(found.settings["max_wal_senders"])
+    if most - found.senders < 1:
+        yield Hit(
+            f"all {most} walsenders are in use",
+            "ALTER SYSTEM SET max_wal_senders to more, then restart that server",
+        )
+
+
+@finding("fsync", LOSES,
+         "A crash of the machine can lose commits that were captured, or pages that were applied, "
+         "and nothing tells.")  # fmt: skip
+def fsync(found: Facts) -> Iterator[Hit]:
+    for name in ("fsync", "full_page_writes"):
+        if found.settings[name] == "off":
+            yield Hit(f"{name} is off", f"ALTER SYSTEM SET {name} = on; SELECT pg_reload_conf()")
+
+
+@finding("pooler", LOSES,
+         "Behind a pooler a session's lock and settings belong to whoever comes next: two daemons "
+         "could write, values could be read in another form.", at_start=True)  # fmt: skip
+def pooler(found: Facts) -> Iterator[Hit]:
+    differ = sorted(n for n, v in postgres.PINNED.items() if found.pinned.get(n.lower()) != v)
+    if found.told_pid != found.pid:
+        yield Hit(
+            "the dsn leads to a connection pooler, not to the server: another process answers "
+            "than the connection was told",
+            "name the server itself in the dsn, past PgBouncer and the like",
+        )
+    elif differ:
+        yield Hit(
+            f"what the session asks for at its start is not in force: {', '.join(differ)}",
+            "name the server itself in the dsn, past whatever drops the parameter `options`",
+        )
+
+
+@finding("slot-limit", ADVICE,
+         "Capture that stands still for longer loses its slot, and every replica must be filled "
+         "anew.")  # fmt: skip
+def slot_limit(found: Facts) -> Iterator[Hit]:
+    size = int(found.settings["max_slot_wal_keep_size"])
+    if size >= 0:
+        yield Hit(
+            f"a slot is lost once it holds back more than {size} MB of log",
+            "ALTER SYSTEM SET max_slot_wal_keep_size to what the disk can hold; watch `cdc status`",
+        )
+
+
+@finding("slot-idle-timeout", DELAYS,
+         "A connector that is stopped for longer loses its slot: every replica must be filled anew.")  # fmt: skip
+def slot_idle_timeout(found: Facts) -> Iterator[Hit]:
+    if int(found.settings.get("idle_replication_slot_timeout", 0)):
+        yield Hit(
+            f"idle_replication_slot_timeout is {found.settings['idle_replication_slot_timeout']} s",
+            "ALTER SYSTEM SET idle_replication_slot_timeout = 0; SELECT pg_reload_conf()",
+        )
+
+
+@finding("wal-compression", ADVICE,
+         "Full pages fill the log that the slot holds back; compressed they take a fraction.")  # fmt: skip
+def wal_compression(found: Facts) -> Iterator[Hit]:
+    if found.settings["wal_compression"] == "off":
+        yield Hit(
+            "wal_compression is off",
+            "ALTER SYSTEM SET wal_compression = on; SELECT pg_reload_conf()",
+        )
+
+
+@finding("failover-slots", ADVICE,
+         "A failover to a standby that lacks the last captured commits halts every replica.")  # fmt: skip
+def failover_slots(found: Facts) -> Iterator[Hit]:
+    if found.standbys and not found.settings.get("synchronized_standby_slots"):
+        yield Hit(
+            f"{found.standbys} physical standbys, and capture waits for none of them",
+            "ALTER SYSTEM SET synchronized_standby_slots to their slots, SELECT pg_reload_conf()"
+            if found.server.version_num >= 170000
+            else "use PostgreSQL 17 or newer, which has synchronized_standby_slots",
+        )
+
+
+@finding("collation-version", LOSES,
+         "Indexes over text made with another version of the library may not find rows that are "
+         "there, nor refuse ones that are there twice.")  # fmt: skip
+def collation_version(found: Facts) -> Iterator[Hit]:
+    if found.collations:
+        yield Hit(
+            f"the library has another version now for the collations {', '.join(found.collations)}",
+            f"REINDEX DATABASE {found.server.database}; then ALTER COLLATION … REFRESH VERSION, "
+            "or ALTER DATABASE … REFRESH COLLATION VERSION",
+        )
+
+
+#: Of both ends, then of the primary alone.
+BOTH: tuple[Finding[Facts], ...] = (version, encoding, standby, fsync, pooler, collation_version)
+PRIMARY: tuple[Finding[Facts], ...] = (
+    wal_level, slots_left, senders_left, slot_limit, slot_idle_timeout, wal_compression,
+    failover_slots,
+)  # fmt: skip
+
+LOOKS: tuple[Look[Any], ...] = (
+    Look("primary", "the server", read, (*BOTH, *PRIMARY)),
+    Look("replica", "the server", read, BOTH),
+)

@@ -68,6 +68,17 @@ class First:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Cut:
+    """The topic's last record of a transaction, where that is not its END: the rest has not come.
+
+    `appended` is by the connector's clock.
+    """
+
+    offset: int
+    appended: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Split:
     """Where the lag is: seconds on the way into the connector, into the topic, into the replica."""
 
@@ -78,13 +89,17 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sample:
-    """A look at a replica, remembered for what changes between looks; `end` is the topic's end."""
+    """A look at a replica, remembered for what changes between looks.
+
+    `end` is the topic's end, `cut` the offset of the Cut there.
+    """
 
     at: float
     seconds: float | None
     next_offset: int | None
     end: int | None
     rows_alone: bool = False
+    cut: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -153,13 +168,12 @@ def measure(
     end: int | None,
     before: Sequence[Sample],
     period: float,
-    cut_at: float | None = None,
+    cut: Cut | None = None,
 ) -> tuple[Lag, Sample]:
     """Return the lag at `now`, and the sample to remember of it.
 
     `reading` is None where nothing fresh enough is known; `before` are earlier samples, oldest
-    first; `end` is the offset that the topic's next record will get, where Kafka tells; `cut_at` is
-    when the topic's last record was appended, where the topic ends inside a transaction.
+    first; `end` is the offset that the topic's next record will get, where Kafka tells.
     """
     if reading is None:
         return Lag(replica, now, None, "unknown"), Sample(now, None, None, end)
@@ -176,9 +190,11 @@ def measure(
             first_unapplied=committed,
             period=period,
         )
-    sample = Sample(now, found, reading.next_offset, end, alone)
+    sample = Sample(
+        now, found, reading.next_offset, end, alone, None if cut is None else cut.offset
+    )
     trail = [*within(before, now), sample]
-    cut_off = cut_at is not None and _cut_off(cut_at, trail, period)
+    cut_off = cut is not None and _stays_out(cut, trail, period)
     backlog = None if end is None else max(0, end - reading.next_offset)
     return Lag(
         replica,
@@ -233,11 +249,14 @@ def _state(
     return "not moving" if still else "following"
 
 
-def _cut_off(cut_at: float, trail: Sequence[Sample], period: float) -> bool:
-    """Tell whether the rest of a transaction stays out, and not just takes its time."""
-    now, end = trail[-1].at, trail[-1].end
-    lately = [s for s in trail if now - s.at < silence(period)]
-    return now - cut_at >= silence(period) and all(s.end == end for s in lately)
+def _stays_out(cut: Cut, trail: Sequence[Sample], period: float) -> bool:
+    """Tell whether the rest of a transaction stays out, and not just takes its time.
+
+    While the connector tries again its own heartbeats may come, so the topic's end does not tell.
+    """
+    now = trail[-1].at
+    lately = [s.cut for s in trail if now - s.at < silence(period) and s.cut is not None]
+    return now - cut.appended >= silence(period) and set(lately) == {cut.offset}
 
 
 def _split(now: float, first: First | None, found: float) -> Split:

@@ -188,7 +188,7 @@ class Observer:
         said, asked_at = (None, 0.0) if known is None else known
         # As of the moment at which the replica was read; else as of now.
         at = clock[0] + (time.monotonic() if name in unread else asked_at)
-        reading, first, cut_at = None, None, None
+        reading, first, cut = None, None, None
         period = self._config.connect.heartbeat
         if said is not None and said.position is not None and asked_at >= oldest:
             reading = self._reading(said, at)
@@ -196,7 +196,7 @@ class Observer:
                 try:
                     first = self._log.first(name, reading.next_offset, reading.applied_lsn, end)
                     if first is not None and at - first.committed >= lag.silence(period) - period:
-                        cut_at = self._log.cut_at(first, end)
+                        cut = self._log.cut(first, end)
                 except CdcError as error:
                     unread["kafka"] = error
         trail = self._trails[name]
@@ -208,7 +208,7 @@ class Observer:
             end=end,
             before=list(trail),
             period=period,
-            cut_at=cut_at,
+            cut=cut,
         )
         trail.append(sample)
         return found

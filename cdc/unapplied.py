@@ -14,15 +14,16 @@ from cdc import events, source
 from cdc.config import Config
 from cdc.errors import MalformedRecord, Unreachable
 from cdc.events import Begin, Change, End, Event
-from cdc.lag import First
+from cdc.lag import Cut, First
 from cdc.readings import PATIENCE
 from cdc.source import PARTITION
 
 #: Records looked at in one go for the first that is not applied; the next look goes on.
 _RECORDS = 20_000
 
-#: The last offsets of the topic, some of which may be markers of Kafka's own transactions.
-_LAST = 4
+#: How many of the topic's last offsets are looked through for a record of a transaction, again and again:
+#: behind it may stand the connector's own heartbeats, and markers of Kafka's own transactions.
+_WINDOWS = (4, 64, 1024, 16384)
 
 
 class Log:
@@ -33,6 +34,7 @@ class Log:
         self._consumer: Consumer | None = None
         self._at = TopicPartition(config.topic, PARTITION)
         self._looked: dict[str, tuple[int, int, First | None]] = {}
+        self._last: tuple[int, Cut | None] = (0, None)  # known up to there
 
     def end(self) -> int:
         """Return the offset that the topic's next record will get; Unreachable."""
@@ -57,20 +59,37 @@ class Log:
         self._looked[replica] = (next_offset, upto, found)
         return found
 
-    def cut_at(self, first: First, end: int) -> float | None:
-        """Return when the last record before `end` was appended, None where it ends a transaction.
+    def cut(self, first: First, end: int) -> Cut | None:
+        """Return the last record of a transaction before `end`, None where it is its END; Unreachable.
 
-        Unreachable. A connector that meets a value it cannot read has sent the transaction up to there.
+        `first` is not applied. A connector that meets a value it cannot read has sent the transaction
+        up to there.
         """
-        cut_ms = None
+        if self._last[0] > end:  # another topic by the same name
+            self._last = (0, None)
+        floor = max(first.offset, self._last[0])
+        for size in _WINDOWS:
+            start = max(floor, end - size)
+            if start < end and (found := self._tail(start, end)) is not None:
+                self._last = found
+                break
+            if start == floor:
+                break
+        return self._last[1]
+
+    def _tail(self, start: int, end: int) -> tuple[int, Cut | None] | None:
+        """Return the last record of a transaction from `start` to `end`: what follows it, and the cut."""
+        found = None
         with self._errors():
-            for message in self._records(max(first.offset, end - _LAST), end):
+            for message in self._records(start, end):
+                offset, appended_ms = message.offset() or 0, source.appended_ms(message)
                 match _event(message, self._config.topic):
                     case Begin() | Change() | events.Message(txid=int()):
-                        cut_ms = source.appended_ms(message)
+                        cut = None if appended_ms is None else Cut(offset, appended_ms / 1000)
+                        found = (offset + 1, cut)
                     case End():
-                        cut_ms = None
-        return None if cut_ms is None else cut_ms / 1000
+                        found = (offset + 1, None)
+        return found
 
     def _search(self, offset: int, end: int, applied_lsn: int) -> tuple[int, First | None]:
         """Return where the search stands, and the first BEGIN that names no earlier commit than ours."""

@@ -9,7 +9,7 @@ import pytest
 from cdc import freshness, lag
 from cdc.freshness import Gate, Look
 from cdc.gauge import Gauge
-from cdc.lag import First, Lag, Reading, Sample
+from cdc.lag import Cut, First, Lag, Reading, Sample
 from cdc.position import Position
 
 PERIOD = 2.0
@@ -29,11 +29,11 @@ def reading(**known: Any) -> Reading:
 
 def measured(
     now: float, read: Reading | None, first: First | None = None, end: int = 50,
-    before: list[Sample] | None = None, *, cut_at: float | None = None,
+    before: list[Sample] | None = None, *, cut: Cut | None = None,
 ) -> Lag:  # fmt: skip
     """Return the lag at `now`."""
     return lag.measure(
-        "r1", now, read, first=first, end=end, before=before or [], period=PERIOD, cut_at=cut_at
+        "r1", now, read, first=first, end=end, before=before or [], period=PERIOD, cut=cut
     )[0]
 
 
@@ -104,30 +104,30 @@ def test_records_that_wait_and_are_not_applied_are_a_standstill() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cut_at", "end", "state"),
+    ("cut", "state"),
     [
-        (985.0, 250, "not fed"),
-        (995.0, 250, "not moving"),  # it may still come
-        (985.0, 300, "not moving"),  # it comes: the connector's clock is behind the primary's
-        (None, 250, "not moving"),  # all that waits is whole
+        (Cut(60, 985.0), "not fed"),
+        (Cut(60, 995.0), "not moving"),  # it may still come
+        (Cut(61, 985.0), "not moving"),  # it comes: the connector's clock is behind the primary's
+        (None, "not moving"),  # all that waits is whole
     ],
 )
 def test_a_transaction_that_is_never_sent_to_its_end_is_no_fault_of_the_replica(
-    cut_at: float | None, end: int, state: str
+    cut: Cut | None, state: str
 ) -> None:
-    """The topic ends inside it and does not grow: nothing comes out of the connector any more."""
-    before = [Sample(980.0 + 2 * n, 20.0 + 2 * n, 50, 250) for n in range(10)]
+    """The topic ends inside it, but for the connector's heartbeats: nothing comes out of it any more."""
+    before = [Sample(980.0 + 2 * n, 20.0 + 2 * n, 50, 250 + n, cut=60) for n in range(10)]
 
-    found = measured(
-        1000.0, reading(heartbeat_at=958.0), First(50, 960.0), end, before, cut_at=cut_at
-    )
+    found = measured(1000.0, reading(heartbeat_at=958.0), First(50, 960.0), 260, before, cut=cut)
 
     assert state == found.state
 
 
 def test_a_single_look_tells_a_transaction_that_is_never_sent_to_its_end() -> None:
     """`cdc status` has no looks before to compare with."""
-    found = measured(1000.0, reading(heartbeat_at=958.0), First(50, 960.0), 52, cut_at=960.0)
+    first, cut = First(50, 960.0), Cut(50, 960.0)
+
+    found = measured(1000.0, reading(heartbeat_at=958.0), first, 52, cut=cut)
 
     assert "not fed" == found.state
 

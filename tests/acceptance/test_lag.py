@@ -274,46 +274,6 @@ def test_a_value_that_cannot_be_read_is_named(witness: Witness) -> None:
         lambda: witness.during(INTERVAL)[-1].state == "not fed", "the standstill is seen as such"
     )
     seen = witness.look()
-    said = json.loads(stream.cdc("status", "--json", check=False).stdout)["replicas"]["r1"]
-
-    # As docs/operations.md says: no restart helps, for the value stands in the log of the primary.
-    stream.sql("primary", "DELETE FROM odd")
-    stream.cdc("connectors", "delete", "--offsets")
-    free = (
-        "SELECT NOT active FROM pg_replication_slots WHERE slot_name = 'cdc_' || current_database()"
-    )
-    wait_until(lambda: stream.sql("primary", free) == [(True,)], "nobody reads from the slot")
-    stream.sql("primary", "SELECT pg_drop_replication_slot('cdc_' || current_database())")
-    stream.cdc("connectors", "apply")
-    wait_until(lambda: recorded(witness) == "halted", "the daemon halts at what is left out")
-    stream.cdc("bootstrap", "-r", "r1", "--overwrite")
-    witness.daemons.again("r1")
-    witness.recovered()
-
-    assert seen.capture is not None
-    assert seen.capture.running
-    why = seen.lag("r1").why or ""
-    assert "though Connect says of it: connector RUNNING, task 0 RUNNING" in why
-    assert "ERROR: invalid memory alloc request size" in why
-    assert f'slot "cdc_{stream.name}"' in why
-    assert "not fed" == said["lag_state"]
-    assert "ERROR: invalid memory alloc request size" in said["error"]
-
-
-def recorded(witness: Witness) -> str | None:
-    """Return what the daemon has recorded of itself."""
-    said = witness.look().readings["r1"].daemon
-    return None if said is None else said.state
-
-
-def test_a_value_that_cannot_be_read_is_named(witness: Witness) -> None:
-    """Connect says RUNNING for ever, heartbeats stay out, the worker's log tells why; and the way out."""
-    stream = witness.stream
-    stream.sql("primary", UNREADABLE)
-    wait_until(
-        lambda: witness.during(INTERVAL)[-1].state == "not fed", "the standstill is seen as such"
-    )
-    seen = witness.look()
     # By a single look too, which has no looks before to compare with.
     wait_until(lambda: status(stream)["lag_state"] == "not fed", "status sees it as such")
     said = status(stream)

@@ -120,9 +120,8 @@ def delete(said: Common, offsets: bool, dry_run: bool) -> None:
     """Delete the connector. The replication slot stays, and so do the offsets without --offsets."""
     config = said.load()
     connect = Connect(config.connect.url)
-    if offsets and not dry_run and connect.stop(config.connector):
-        _wait_stopped(connect, config.connector)
-        connect.forget(config.connector)
+    if offsets and not dry_run:
+        forget(connect, config.connector)
     there = (
         connect.status(config.connector) is not None
         if dry_run
@@ -237,6 +236,13 @@ def _wait(connect: Connect, name: str) -> Health:
         safe="nothing is lost: the slot keeps the log, and capture goes on from the stored offset",
         next="mend the cause, then `cdc connectors restart`",
     )
+
+
+def forget(connect: Connect, name: str) -> None:
+    """End the connector's tasks and delete its offsets, where there is one of that name."""
+    if connect.stop(name):
+        _wait_stopped(connect, name)
+        connect.forget(name)
 
 
 def _wait_stopped(connect: Connect, name: str) -> None:

@@ -22,8 +22,8 @@ Written by `make bench-verify`; what was measured is in `bench/results/verify.js
 ## cdc-verify
 
 Against reladiff {reladiff}, which also compares by checksums of key ranges, and mends nothing: the same tables of
-the same two servers. Seconds, median of {runs} runs each ({cold} cold), taken by turns; in brackets the
-fastest and the slowest. "Processor" is the time that the primary's server used, in seconds and, for the
+the same two servers. Seconds, median of {runs} runs each ({cold} where rows differ, or cold), taken by
+turns; in brackets the fastest and the slowest. "Processor" is the time that the primary's server used, in seconds and, for the
 defaults, of the run: `cdc-verify` is told to take half of one core at most and rests between ranges,
 reladiff takes what it gets.
 

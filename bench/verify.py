@@ -60,8 +60,9 @@ _SPOIL: dict[str, LiteralString] = {
     "no_key": "UPDATE no_key SET note = coalesce(note, '') || ' ' WHERE id % 1000 = 500",
 }
 
-#: Fewer than warm ones: what makes the caches cold takes longer than a run.
-_COLD_RUNS = 3
+#: Runs at most, cold (what makes the caches cold takes longer than a run), and where rows differ
+#: (reladiff then fetches them).
+_COLD_RUNS, _DIFFERING_RUNS = 3, 3
 
 #: reladiff's settings that are tried, the best of which is taken: threads, factor, threshold.
 _SETTINGS = ((1, 32, 16_384), (2, 32, 16_384), (2, 8, 150_000))
@@ -205,7 +206,9 @@ def compete(bench: Bench, program: Path, runs: int, told: dict[str, Any]) -> Ite
             if cold:
                 del contestants["max_cpu_100"]
             seen: dict[str, list[Run]] = {name: [] for name in contestants}
-            for _ in range(_COLD_RUNS if cold else runs):
+            for _ in range(
+                min(runs, _COLD_RUNS if cold else runs, _DIFFERING_RUNS if differing else runs)
+            ):
                 for name, command in contestants.items():
                     seen[name].append(run := bench.run(command, cold=cold))
                     assert run.found == differing, (table, name, run)

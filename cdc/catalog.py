@@ -139,7 +139,13 @@ def read(
 
 def _table(name: TableName, described: Sequence[Any], fact: sqlalchemy.Row[Any]) -> Table:
     written = [column for column in described if not column.get("computed")]
-    usable = fact.indexes or ()
+    computed = {column["name"] for column in described if column.get("computed")}
+    # The log does not have what is computed, so it leads to no row.
+    usable = [
+        index
+        for index in fact.indexes or ()
+        if not computed & {column for column, _, _ in index[2]}
+    ]
     by_columns = [tuple(column for column, _, _ in columns) for _, _, columns in usable]
     key = next((c for c, (primary, _, _) in zip(by_columns, usable, strict=True) if primary), ())
     index = next((c for c, (_, named, _) in zip(by_columns, usable, strict=True) if named), ())

@@ -84,6 +84,7 @@ class Bootstrap(Section, frozen=True):
 class Apply(Section, frozen=True):
     max_batch_rows: int = 20_000
     max_batch_bytes: Size = Size(32 << 20)
+    missing_timeout: Duration = Duration(60)
 
 
 class Log(Section, frozen=True):

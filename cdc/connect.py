@@ -75,6 +75,10 @@ class Connect:
         """Ask for the connector's tasks to end; return False when there is no such connector."""
         return self._send("PUT", f"{_path(name)}/stop", None, absent=True) is not None
 
+    def offsets(self, name: str) -> list[dict[str, Any]]:
+        """Return the offsets stored for a connector, empty when there are none."""
+        return list(self._json("GET", f"{_path(name)}/offsets")["offsets"])
+
     def forget(self, name: str) -> None:
         """Delete the offsets of a stopped connector: it no longer knows what it has sent."""
         self._json("DELETE", f"{_path(name)}/offsets")

@@ -92,8 +92,8 @@ def _not_fed(lag: Lag, capture: Capture | None, unread: Mapping[str, CdcError]) 
             return unread[end].what
     said = capture.complaint if capture else None
     return (
-        f"nothing has come out of the connector for {lag.heartbeat_age or 0:.0f} s, though Connect says "
-        f"of it: {capture.state if capture else 'nothing'}. "
+        f"no heartbeat has come out of the connector for {lag.heartbeat_age or 0:.0f} s, though Connect "
+        f"says of it: {capture.state if capture else 'nothing'}. "
         + (
             f"The last error in the worker's log: {said}"
             if said

@@ -8,6 +8,7 @@ topic holds: where it does not answer, the daemon goes on and looks again.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 import time
@@ -68,6 +69,20 @@ class Guard:
             self._looked_at = now
             threading.Thread(target=self._look, name="guard", daemon=True).start()
 
+    def holdup(self) -> str | None:
+        """Ask now why the connector sends nothing, or why it cannot be told; None where it runs."""
+        name = self._config.connector
+        try:
+            status = self._connect.status(name)
+        except (Unreachable, ConnectRefused) as error:
+            return error.what
+        if status is None:
+            return f"Kafka Connect at {self._connect.shown} has no connector {name}"
+        found = connectors.health(status)
+        if found.running:
+            return None
+        return found.standstill(name) or f"the connector {name} does not run yet: {found}"
+
     def _due(self, now: float) -> bool:
         return self._looked_at is None or now - self._looked_at >= EVERY
 
@@ -112,6 +127,27 @@ class Guard:
                 doubt,
                 EVERY,
             )
+
+
+@dataclasses.dataclass(slots=True)
+class Patience:
+    """How long what is missing in the topic is waited for: `limit` seconds of a running connector.
+
+    One that has failed sends it again once somebody has mended what it failed of, however late; one
+    that runs will have sent it by then, or never.
+    """
+
+    limit: float
+    _running_since: float | None = None
+
+    def spent(self, holdup: str | None, now: float) -> bool:
+        """Tell whether the connector, held up by `holdup` at `now`, has had its time."""
+        if holdup is not None:
+            self._running_since = None
+            return False
+        if self._running_since is None:
+            self._running_since = now
+        return now - self._running_since >= self.limit
 
 
 def standstill(connect: Connect, name: str) -> str | None:

@@ -153,11 +153,13 @@ def measure(
     end: int | None,
     before: Sequence[Sample],
     period: float,
+    cut_at: float | None = None,
 ) -> tuple[Lag, Sample]:
     """Return the lag at `now`, and the sample to remember of it.
 
     `reading` is None where nothing fresh enough is known; `before` are earlier samples, oldest
-    first; `end` is the offset that the topic's next record will get, where Kafka tells.
+    first; `end` is the offset that the topic's next record will get, where Kafka tells; `cut_at` is
+    when the topic's last record was appended, where the topic ends inside a transaction.
     """
     if reading is None:
         return Lag(replica, now, None, "unknown"), Sample(now, None, None, end)
@@ -176,12 +178,13 @@ def measure(
         )
     sample = Sample(now, found, reading.next_offset, end, alone)
     trail = [*within(before, now), sample]
+    cut_off = cut_at is not None and _cut_off(cut_at, trail, period)
     backlog = None if end is None else max(0, end - reading.next_offset)
     return Lag(
         replica,
         now,
         found,
-        _state(reading, found, first, trail, period, failing=failing),
+        _state(reading, found, first, trail, period, failing=failing, cut_off=cut_off),
         reading.diverged or reading.filling,
         reading.applied_lsn,
         None if reading.heartbeat_at is None else max(0.0, now - reading.heartbeat_at),
@@ -211,6 +214,7 @@ def _state(
     period: float,
     *,
     failing: bool,
+    cut_off: bool,
 ) -> State:
     if reading.diverged is not None:
         return "diverged"
@@ -218,14 +222,22 @@ def _state(
         return "unknown" if reading.filling is None else "filling"
     if failing:
         return "heartbeat failing"
-    if first is None:
-        return "following" if found < silence(period) - period else "not fed"
+    silent = found >= silence(period) - period
+    if first is None or (cut_off and reading.written):
+        return "not fed" if silent else "following"
     if not reading.written:
         return "not moving"
     now, at = trail[-1].at, trail[-1].next_offset
     moved = max((s.at for s in trail if s.next_offset != at), default=trail[0].at)
-    still = found >= silence(period) - period and now - moved >= silence(period)
+    still = silent and now - moved >= silence(period)
     return "not moving" if still else "following"
+
+
+def _cut_off(cut_at: float, trail: Sequence[Sample], period: float) -> bool:
+    """Tell whether the rest of a transaction stays out, and not just takes its time."""
+    now, end = trail[-1].at, trail[-1].end
+    lately = [s for s in trail if now - s.at < silence(period)]
+    return now - cut_at >= silence(period) and all(s.end == end for s in lately)
 
 
 def _split(now: float, first: First | None, found: float) -> Split:

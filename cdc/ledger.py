@@ -72,10 +72,14 @@ class Restart:
 
 @dataclasses.dataclass(eq=False)
 class Gap(Exception):  # noqa: N818 -- a finding that the replicator looks into, not yet an error
-    """Something is missing at `offset`; what comes next may stand further on, else it is `error`."""
+    """Something is missing at `offset`; what comes next may stand further on, else it is `error`.
+
+    Where it is not `lasting`, a connector that starts again sends what is missing.
+    """
 
     offset: int
     error: BrokenStream
+    lasting: bool = False
 
 
 Step = Apply | Commit | Restart | Message | None
@@ -181,6 +185,7 @@ class Ledger:
                 txid=event.txid,
                 offset=event.offset,
                 lsn=event.lsn,
+                lasting=True,
             )
         others = self._accepted()
         if not self.ring and previous <= self.applied and not others:
@@ -262,9 +267,9 @@ class Ledger:
             )
 
 
-def _gap(what: str, *, txid: int, offset: int, lsn: int) -> Gap:
+def _gap(what: str, *, txid: int, offset: int, lsn: int, lasting: bool = False) -> Gap:
     later = f"{what}; what comes next is not further on in the topic either"
-    return Gap(offset, _broken(later, txid=txid, offset=offset, lsn=lsn))
+    return Gap(offset, _broken(later, txid=txid, offset=offset, lsn=lsn), lasting)
 
 
 def _broken(what: str, **place: int | None) -> BrokenStream:

@@ -26,6 +26,7 @@ class Lookahead:
     source: Source
     stop: threading.Event
     found: tuple[int, int] | None = None
+    looked_to: int = 0
 
     def end_of(self, txid: int, follows: int, offset: int) -> int:
         """Return the LSN of the next END of `txid` from `offset` on, waiting until it is there.
@@ -46,12 +47,16 @@ class Lookahead:
             log.info("waiting for the end of transaction %d", txid)
             self.stop.wait(_LOOK_AGAIN)
 
-    def later_copy(self, gap: Gap, ledger: Ledger) -> int:
-        """Return the offset behind the gap where what comes next begins; the gap's error if nowhere."""
-        for event in self._boundaries(gap.offset + 1):
+    def later_copy(self, gap: Gap, ledger: Ledger) -> int | None:
+        """Return the offset behind the gap where what comes next begins, None if it is not there yet.
+
+        Asked again, it goes on behind the last boundary it saw.
+        """
+        for event in self._boundaries(max(gap.offset + 1, self.looked_to)):
             if isinstance(event, Begin) and ledger.follows(event):
                 return event.offset
-        raise gap.error
+            self.looked_to = event.offset + 1
+        return None
 
     def _boundaries(self, offset: int) -> Iterator[Event]:
         """Yield the BEGINs and ENDs from `offset` to the log's present end."""

@@ -176,7 +176,9 @@ class Observer:
         silent = any(found.state == "not fed" for found in lags)
         if capture is None or not capture.running or not silent or log is None:
             return capture
-        return dataclasses.replace(capture, complaint=readings.complaint(log))
+        return dataclasses.replace(
+            capture, complaint=readings.complaint(log, self._config.connector)
+        )
 
     def _lag(self, name: str, end: int | None, unread: dict[str, CdcError]) -> Lag:
         oldest = time.monotonic() - self._carried
@@ -186,12 +188,15 @@ class Observer:
         said, asked_at = (None, 0.0) if known is None else known
         # As of the moment at which the replica was read; else as of now.
         at = clock[0] + (time.monotonic() if name in unread else asked_at)
-        reading, first = None, None
+        reading, first, cut_at = None, None, None
+        period = self._config.connect.heartbeat
         if said is not None and said.position is not None and asked_at >= oldest:
             reading = self._reading(said, at)
             if end is not None and "kafka" not in unread:
                 try:
                     first = self._log.first(name, reading.next_offset, reading.applied_lsn, end)
+                    if first is not None and at - first.committed >= lag.silence(period) - period:
+                        cut_at = self._log.cut_at(first, end)
                 except CdcError as error:
                     unread["kafka"] = error
         trail = self._trails[name]
@@ -202,7 +207,8 @@ class Observer:
             first=first,
             end=end,
             before=list(trail),
-            period=self._config.connect.heartbeat,
+            period=period,
+            cut_at=cut_at,
         )
         trail.append(sample)
         return found

@@ -45,6 +45,7 @@ SELECT current_setting('wal_level'), current_setting('server_version_num')::int,
 
 _PUBLICATION = """
 SELECT puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate AND NOT pubviaroot,
+       coalesce(to_jsonb(p) ->> 'pubgencols', 'n') <> 'n', -- from 18 on
        ARRAY(SELECT n.nspname::text FROM pg_publication_namespace s
                JOIN pg_namespace n ON n.oid = s.pnnspid WHERE s.pnpubid = p.oid),
        (SELECT json_agg(json_build_array(n.nspname, c.relname,
@@ -100,10 +101,14 @@ class Server:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Publication:
-    """A publication; `members` tells for each table whether it is published only in part."""
+    """A publication; `members` tells for each table whether it is published only in part.
+
+    `generated`: it brings generated columns, which a replica computes by itself.
+    """
 
     all_tables: bool
     whole: bool
+    generated: bool
     schemas: tuple[str, ...]
     members: dict[TableName, bool]
 
@@ -148,10 +153,9 @@ def publication(conn: psycopg.Connection[Any], name: str) -> Publication | None:
     found = conn.execute(_PUBLICATION, (name,)).fetchone()
     if found is None:
         return None
-    everything, whole, schemas, members = found
-    return Publication(
-        everything, whole, tuple(schemas), {TableName(s, t): part for s, t, part in members or ()}
-    )
+    everything, whole, generated, schemas, members = found
+    parts = {TableName(s, t): part for s, t, part in members or ()}
+    return Publication(everything, whole, generated, tuple(schemas), parts)
 
 
 def lacking(
@@ -254,6 +258,11 @@ def publication_steps(config: Config, found: Publication | None, wanted: Selecti
     if not found.whole:
         steps.append(Step(f"publication {config.publication}: publishes every operation now",
                           sql.SQL("ALTER PUBLICATION {} SET ({})").format(name, options)))  # fmt: skip
+    if found.generated:
+        steps.append(Step(
+            f"publication {config.publication}: leaves generated columns out now",
+            sql.SQL("ALTER PUBLICATION {} SET (publish_generated_columns = none)").format(name),
+        ))  # fmt: skip
     return steps or [Step(f"publication {config.publication}: already there with {_count(tables)}")]
 
 

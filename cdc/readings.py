@@ -11,6 +11,7 @@ import dataclasses
 import os
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,13 @@ from cdc.verify.gauges import Gauges
 #: Seconds that a server has to answer.
 PATIENCE = 2.0
 
-#: What the end of a worker's log is looked through for, how many bytes, and how much of a line is told.
+#: What the end of a worker's log is looked through for: the beginning of an entry, one that is an error, and
+#: one that tells of trouble though it may be called a warning, as when Debezium tries again.
+_ENTRY = re.compile(r"\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d")
 _ERROR = re.compile(r"\bERROR\b|\bSEVERE\b")
+_TROUBLE = re.compile(rf"{_ERROR.pattern}|^Caused by:")
+
+#: Bytes of a worker's log that are looked through, and characters of a line that are told.
 _TAIL, _LONG = 256 << 10, 300
 
 _SAFE = "nothing was changed"
@@ -240,21 +246,35 @@ class Replica:
         self._server.close()
 
 
-def complaint(log: Path) -> str | None:
-    """Return the last error of a worker's log with its deepest cause, None where there is none."""
+def complaint(log: Path, connector: str) -> str | None:
+    """Return the last error of a worker's log with time and deepest cause, None where there is none.
+
+    The connector's own, where the log names it: several may share the worker.
+    """
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return None
-    said: list[str] = []
-    for line in map(str.strip, lines):
-        if _ERROR.search(line):
-            said = [line]
-        elif said and line.startswith("Caused by:"):
-            said[1:] = [line]
-    return "; ".join(line[:_LONG] for line in said) or None
+    entries: list[list[str]] = [[]]
+    for line in lines:
+        if _ENTRY.match(line):
+            entries.append([])
+        entries[-1].append(line.strip())
+    named = re.compile(rf"(?<!\w){re.escape(connector)}(?!\w)")
+    own = [e for e in entries if any(map(named.search, e)) and any(map(_TROUBLE.search, e))]
+    errors = own or [e for e in entries if any(map(_ERROR.search, e))]
+    return "; ".join(line[:_LONG] for line in _gist(errors[-1])) if errors else None
+
+
+def _gist(entry: Sequence[str]) -> list[str]:
+    """Return an entry's first line, its deepest cause, and where PostgreSQL says that it was."""
+    causes = [n for n, line in enumerate(entry) if line.startswith("Caused by:")]
+    thrown = [n for n in (1,) if len(entry) > 1 and not entry[1].startswith("at ")]
+    at = (causes or thrown)[-1:]
+    where = [n + 1 for n in at if entry[n + 1 : n + 2] and entry[n + 1].startswith("Where:")]
+    return [entry[n] for n in (0, *at, *where)]
 
 
 def capture(connect: Connect, name: str) -> Capture:

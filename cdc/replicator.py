@@ -25,7 +25,7 @@ from cdc.config import Config
 from cdc.errors import BrokenStream, Halt, MalformedRecord, Unreachable
 from cdc.events import Begin, Event, Message, Record
 from cdc.gauge import Gauge
-from cdc.guard import Guard
+from cdc.guard import Guard, Patience
 from cdc.history import Succession
 from cdc.ledger import Gap, Ledger, Step
 from cdc.lookahead import Lookahead
@@ -41,8 +41,11 @@ log = logging.getLogger(__name__)
 _RECORDS = 500
 _WAIT = 0.5
 
-#: Seconds between looks at a copy that somebody else makes.
+#: Seconds between looks at what comes by somebody else's doing.
 _LOOK_AGAIN = 1.0
+
+#: What is said of a connector that is not held up.
+_RUNS = "the connector runs, and may send it again"
 
 #: Seconds between two summary lines in the log.
 _SUMMARY_EVERY = 10.0
@@ -64,7 +67,7 @@ class Replicator:
         self._name = replica
         self._replica = config.replica(replica)
         self._stop = stop
-        self._source = Source(config, config.group(replica), self._kafka_trouble)
+        self._source = Source(config, config.group(replica), self._trouble)
         self._gauge = gauge
         self._teller = daemon.Teller(config.name, gauge)
         self._guard = Guard(config)
@@ -197,10 +200,7 @@ class Replicator:
                 log.info("caught up with LSN %s", lsns.show(until))
                 return True
             self._tell(turn)
-            self._guard.again()
-            self._succession.again(turn.position, turn.holds)
-            self._source.watch(turn.position)
-            self._gauge.step()
+            self._watch(turn)
             records = self._source.read(_RECORDS, _WAIT)
             self._gauge.read_at = time.time()
             more = len(records) == _RECORDS
@@ -210,6 +210,13 @@ class Replicator:
             if not more:  # else more is there, and larger batches cost less a row
                 self._flush(turn)
         return True
+
+    def _watch(self, turn: Turn) -> None:
+        """Say that the loop goes on; raises what connector, primary and topic have become."""
+        self._guard.again()
+        self._succession.again(turn.position, turn.holds)
+        self._source.watch(turn.position)
+        self._gauge.step()
 
     def _take(self, turn: Turn, record: Record) -> None:
         turn.next_offset = record.offset + 1
@@ -244,7 +251,25 @@ class Replicator:
             return turn.ledger.accept(event)
         except Gap as gap:
             self._flush(turn)
-            raise Resume(turn.ahead.later_copy(gap, turn.ledger)) from None
+            raise Resume(self._mended(turn, gap)) from None
+
+    def _mended(self, turn: Turn, gap: Gap) -> int:
+        """Wait for what comes next; return where it stands. Raises the gap's error if it never comes."""
+        patience, given_up = Patience(self._config.apply.missing_timeout), gap.lasting
+        while (offset := turn.ahead.later_copy(gap, turn.ledger)) is None:
+            if given_up:
+                raise gap.error
+            turn.give_up()
+            turn.require_generation()
+            holdup = self._guard.holdup()
+            given_up = patience.spent(holdup, time.monotonic())
+            what = f"{gap.error.what}; {holdup or _RUNS}"
+            self._trouble(what)
+            self._teller.waiting(turn.conn, what)
+            self._watch(turn)
+            if not given_up:
+                self._stop.wait(_LOOK_AGAIN)
+        return offset
 
     def _from(self, turn: Turn, event: Event, heartbeat: HeartbeatContent | None) -> None:
         """Follow the primary to a new timeline where nothing was lost; raises BrokenStream."""
@@ -263,7 +288,7 @@ class Replicator:
         while (batch := turn.buffer.take()) is not None:
             self._write(turn, batch)
         if turn.buffer.full:
-            self._write(turn, turn.buffer.take_piece(self._end_of_open(turn)))
+            self._write(turn, turn.buffer.take_piece(turn.end_of_open()))
 
     def _write(self, turn: Turn, batch: Batch) -> None:
         started, conn = time.monotonic(), turn.conn
@@ -296,22 +321,9 @@ class Replicator:
                 return turn.applier.write(batch.changes)
         except Halt:
             turn.conn.rollback()
-            if position.generation(turn.conn, self._config.name) != turn.position.generation:
-                # What did not fit may be a table that was emptied to be filled again.
-                raise Fenced("a bootstrap changed the tables") from None
+            # What did not fit may be a table that was emptied to be filled again.
+            turn.require_generation()
             raise
 
-    def _end_of_open(self, turn: Turn) -> int:
-        """Return the END LSN of the open transaction, or the least it can be where that is enough.
-
-        Only after a bootstrap does it matter which commits the copied rows hold already; then the
-        END is looked up further on in the log.
-        """
-        least = turn.ledger.applied + 1
-        txid = turn.buffer.open[0].txid
-        if not (turn.ledger.undecided(txid) or turn.buffer.needs_end(least)):
-            return least
-        return turn.ahead.end_of(txid, turn.ledger.previous_of(txid), turn.next_offset)
-
-    def _kafka_trouble(self, what: str) -> None:
+    def _trouble(self, what: str) -> None:
         self._summary.trouble(what, time.monotonic())

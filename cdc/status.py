@@ -189,6 +189,9 @@ def headline(config: Config, status: Status) -> str:
     late = "" if most <= config.lag.target else f" (target {config.lag.target:.0f} s MISSED)"
     noun = "replica" if len(found) == 1 else "replicas"
     parts = [f"{len(found)} {noun}, at most {most:.1f} s behind{late}"]
+    for state, words in (("not fed", "nothing arrives"), ("not moving", "stands still")):
+        if still := [r.name for r in found if r.lag_state == state]:
+            parts.append(f"{words}: {', '.join(still)}")
     if status.uncovered:
         parts.append(f"NOT replicated: {len(status.uncovered)} of the tables")
     if changed := [r.name for r in found if r.unmatched]:

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
-import glob
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import psycopg
 
-from cdc.config import NOTHING_CHANGED, Config
-from cdc.errors import ConfigError
+from cdc.config import Config
 from cdc.names import TableName
-
-#: A quoted stretch of a pattern (a doubled quote stands for one), a dot, or a bare stretch.
-_TOKEN = re.compile(r'"((?:[^"]|"")*)"|(\.)|([^".]+)')
+from cdc.patterns import Pattern, pattern
 
 #: Every table a person could mean: not the system's, not ours, not an extension's (those come
 #: with CREATE EXTENSION).
@@ -101,14 +95,22 @@ class Table:
     @property
     def address(self) -> tuple[str, ...] | None:
         """What `address` says of this table."""
-        return address(self.replica_identity, self.key if self.key_immediate else (), self.index)
+        computed = {column.name for column in self.columns if column.generated}
+        key = self.key if self.key_immediate and not computed & set(self.key) else ()
+        return address(self.replica_identity, key, () if computed & set(self.index) else self.index)
+
+    @property
+    def generated_identity(self) -> tuple[str, ...]:
+        """The columns of its replica identity that every server computes by itself."""
+        return tuple(c.name for c in self.columns if c.generated and c.name in self.identity)
 
 
 def address(identity: str, key: tuple[str, ...], index: tuple[str, ...]) -> tuple[str, ...] | None:
     """Return the columns by which events address a row; () for its whole old image, None for nothing.
 
     `identity` is pg_class.relreplident, `key` the primary key unless it is deferrable: such a one
-    two rows may hold at once within a transaction.
+    two rows may hold at once within a transaction. Neither counts where a generated column is part of
+    it: the log does not have those.
     """
     match identity:
         case "i":
@@ -148,49 +150,6 @@ class Selection:
     left_out: tuple[Complaint, ...]
     refused: tuple[Complaint, ...]
     idle_patterns: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Pattern:
-    """A shell pattern over schema and table, each in fnmatch's form."""
-
-    text: str
-    schema: str
-    table: str
-
-    def matches(self, name: TableName) -> bool:
-        return fnmatch.fnmatchcase(name.schema, self.schema) and fnmatch.fnmatchcase(
-            name.name, self.table
-        )
-
-
-def pattern(text: str) -> Pattern:
-    """Read a pattern such as `app.*` or `"Mixed-Case".t_?`.
-
-    As in SQL, what is not quoted is folded to lower case; wildcards count only outside quotes.
-    Raises ConfigError when it is not of the form schema.table.
-    """
-    parts = [""]
-    at = 0
-    while at < len(text):
-        found = _TOKEN.match(text, at)
-        if found is None:
-            break
-        if found[2]:
-            parts.append("")
-        elif found[3]:
-            parts[-1] += found[3].lower()
-        else:
-            parts[-1] += glob.escape(found[1].replace('""', '"'))
-        at = found.end()
-    if at < len(text) or len(parts) != 2 or not all(parts):
-        raise ConfigError(
-            f"{text!r} is not a table pattern",
-            safe=NOTHING_CHANGED,
-            next='write schema.table with shell wildcards, for example "app.*", and quote as in '
-            'SQL: "\\"Mixed-Case\\".*"',
-        )
-    return Pattern(text, *parts)
 
 
 def read(conn: psycopg.Connection[tuple[Any, ...]]) -> tuple[Table, ...]:
@@ -296,16 +255,17 @@ def _not_logged(table: Table) -> Complaint | None:
 def _faults(table: Table) -> Iterable[Complaint]:
     """Yield why the rows of this table cannot be carried truly."""
     name = table.name
-    if table.address is None:
-        yield Complaint(name, _without_address(table),
-                        f"ALTER TABLE {name} REPLICA IDENTITY FULL, or exclude it")  # fmt: skip
-    generated = {column.name for column in table.columns if column.generated}
-    if table.generated_refused and (found := [c for c in table.identity if c in generated]):
+    if table.generated_refused and (found := table.generated_identity):
         yield Complaint(name, f"has the generated column {found[0]} in its replica identity: once it "
                         "is published, PostgreSQL 18 refuses every UPDATE and DELETE",
                         "give it an identity without it (a primary key), or exclude it")  # fmt: skip
-    if len(generated) == len(table.columns):
-        yield Complaint(name, "has no column that could be written", "exclude it")
+    elif table.address is None:
+        yield Complaint(name, _without_address(table),
+                        f"ALTER TABLE {name} REPLICA IDENTITY FULL, or exclude it")  # fmt: skip
+    if all(column.generated for column in table.columns):
+        # Debezium sends none of its rows, and END does not count them (measured).
+        yield Complaint(name, "has no column that is in the log: Debezium passes over its rows",
+                        "exclude it")  # fmt: skip
     folded: dict[str, str] = {}
     for column in table.columns:
         twin = folded.setdefault(column.name.lower(), column.name)
@@ -324,7 +284,12 @@ def _without_address(table: Table) -> str:
     match table.replica_identity:
         case "n":
             return "has REPLICA IDENTITY NOTHING"
-        case "i":
+        case "i" if not table.index:
             return "has REPLICA IDENTITY USING INDEX of an index that is gone"
+    if found := table.generated_identity:
+        return (
+            f"is identified by the generated column {found[0]}, which the log does not have, and not "
+            "REPLICA IDENTITY FULL"
+        )
     lacks = "a deferrable primary key and not" if table.key else "no primary key nor"
     return f"has {lacks} REPLICA IDENTITY FULL"

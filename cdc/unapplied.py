@@ -13,13 +13,16 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from cdc import events, source
 from cdc.config import Config
 from cdc.errors import MalformedRecord, Unreachable
-from cdc.events import Begin
+from cdc.events import Begin, Change, End, Event
 from cdc.lag import First
 from cdc.readings import PATIENCE
 from cdc.source import PARTITION
 
 #: Records looked at in one go for the first that is not applied; the next look goes on.
 _RECORDS = 20_000
+
+#: The last offsets of the topic, some of which may be markers of Kafka's own transactions.
+_LAST = 4
 
 
 class Log:
@@ -53,6 +56,21 @@ class Log:
                 upto, found = self._search(upto, end, applied_lsn)
         self._looked[replica] = (next_offset, upto, found)
         return found
+
+    def cut_at(self, first: First, end: int) -> float | None:
+        """Return when the last record before `end` was appended, None where it ends a transaction.
+
+        Unreachable. A connector that meets a value it cannot read has sent the transaction up to there.
+        """
+        cut_ms = None
+        with self._errors():
+            for message in self._records(max(first.offset, end - _LAST), end):
+                match _event(message, self._config.topic):
+                    case Begin() | Change() | events.Message(txid=int()):
+                        cut_ms = source.appended_ms(message)
+                    case End():
+                        cut_ms = None
+        return None if cut_ms is None else cut_ms / 1000
 
     def _search(self, offset: int, end: int, applied_lsn: int) -> tuple[int, First | None]:
         """Return where the search stands, and the first BEGIN that names no earlier commit than ours."""
@@ -136,14 +154,19 @@ class _Times(msgspec.Struct):
     ts_ms: int | None = None
 
 
+def _event(message: Message, topic: str) -> Event | None:
+    """Return what a record carries, None where it cannot be read: the daemon halts at it and says why."""
+    try:
+        return events.decode(source.record(message, topic))
+    except MalformedRecord:
+        return None
+
+
 def _begun(message: Message, topic: str, applied_lsn: int) -> First | None:
     """Return what a BEGIN tells, None for any other record and for a transaction that comes twice."""
     if not events.is_boundary(message.value()):
         return None
-    try:
-        event = events.decode(source.record(message, topic))
-    except MalformedRecord:
-        return None
+    event = _event(message, topic)
     if not isinstance(event, Begin) or event.commit_ms is None:
         return None
     if event.previous is not None and event.previous < applied_lsn:

@@ -20,7 +20,7 @@ from cdc.batch import Buffer
 from cdc.config import Config
 from cdc.ledger import Ledger
 from cdc.lookahead import Lookahead
-from cdc.position import Position
+from cdc.position import Fenced, Position
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,29 @@ class Turn:
     next_offset: int
     ahead: Lookahead
     in_transaction: bool = False
+
+    def give_up(self) -> None:
+        """Take back what was written of a transaction, and drop what was read of it."""
+        self.conn.rollback()
+        self.in_transaction = False
+        self.buffer.drop_open()
+
+    def require_generation(self) -> None:
+        """Raise Fenced where a bootstrap has changed what the turn began with."""
+        if position.generation(self.conn, self.position.stream) != self.position.generation:
+            raise Fenced("a bootstrap changed the tables")
+
+    def end_of_open(self) -> int:
+        """Return the END LSN of the open transaction, or the least it can be where that is enough.
+
+        Only after a bootstrap does it matter which commits the copied rows hold already; then the
+        END is looked up further on in the log.
+        """
+        least = self.ledger.applied + 1
+        txid = self.buffer.open[0].txid
+        if not (self.ledger.undecided(txid) or self.buffer.needs_end(least)):
+            return least
+        return self.ahead.end_of(txid, self.ledger.previous_of(txid), self.next_offset)
 
     @property
     def pending(self) -> int | None:

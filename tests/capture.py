@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import Any, LiteralString
 
+import harness
 import msgspec
 import psycopg
 import requests
@@ -300,15 +301,7 @@ class Capture:
         """Take everything away."""
         with contextlib.suppress(requests.RequestException):
             requests.delete(self.url, timeout=60)
-        slot: LiteralString = "SELECT active FROM pg_replication_slots WHERE slot_name = %s"
-        wait_until(
-            lambda: self.sql(slot, self.connector) in ([], [(False,)]), "the slot is inactive"
-        )
-        self.sql(
-            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
-            "WHERE slot_name = %s",
-            self.connector,
-        )
+        harness.drop_slots(self.stack.primary, self.name)
         name = sql.Identifier(self.name)
         rows(self.stack.primary, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
         rows(self.stack.primary, sql.SQL("DROP ROLE {}").format(name))

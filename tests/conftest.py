@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import harness
 import hypothesis
+import leftovers
 import pytest
 
 pytest.register_assert_rewrite("road")
@@ -37,33 +37,26 @@ def pytest_xdist_setupnodes() -> None:
     """Start the one stack before pytest-xdist starts its workers, which find it by CDC_TEST_DIR."""
     if os.environ.get("CDC_TEST_STACK") == "docker":
         raise pytest.UsageError("containers are started once per run: use one worker (-n 0)")
+    folder = Path(_shared.enter_context(tempfile.TemporaryDirectory(prefix="cdc-test-")))
     if "CDC_TEST_DIR" not in os.environ:
-        folder = Path(_shared.enter_context(tempfile.TemporaryDirectory(prefix="cdc-test-")))
-        folder.chmod(0o755)  # PostgreSQL's user must get through
-        os.environ["CDC_TEST_DIR"] = str(_shared.enter_context(local_stack(folder)))
+        _shared.enter_context(harness.own_stack(folder / "local"))
+        os.environ["CDC_TEST_DIR"] = str(folder / "local")
+    (listed := folder / "listed").mkdir()
+    os.environ[leftovers.NAMED_BY] = str(listed)
+    _shared.callback(_clear, listed)
+
+
+def _clear(listed: Path) -> None:
+    """Take away what workers that were killed have left."""
+    for folder in leftovers.left("stream", listed):
+        leftovers.end_programs(folder)
+    for folder in leftovers.left("stack", listed):
+        harness.take_down(folder)
 
 
 def pytest_unconfigure() -> None:
     """Take down what the workers shared."""
     _shared.close()
-
-
-@contextmanager
-def local_stack(folder: Path) -> Iterator[Path]:
-    """Start a stack of processes below `folder`, give its directory, leave nothing of it."""
-    local = folder / "local"
-
-    def down() -> None:
-        if local.exists():
-            harness.run("local", "down", "--purge", "--dir", local, cwd=folder)
-
-    atexit.register(down)
-    try:
-        harness.run("local", "up", "--dir", local, cwd=folder, timeout=600)
-        yield local
-    finally:
-        down()
-        atexit.unregister(down)
 
 
 @pytest.fixture(scope="session")
@@ -81,8 +74,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         with docker_stack.running(tmp_path_factory.mktemp("stack")) as containers:
             yield containers
     else:
-        with local_stack(tmp_path_factory.mktemp("stack")) as local:
-            yield Stack.at(local)
+        with harness.own_stack(tmp_path_factory.mktemp("stack") / "local") as local:
+            yield local
 
 
 @pytest.fixture

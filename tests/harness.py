@@ -6,8 +6,10 @@ default is this checkout's.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -20,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, LiteralString
 
+import leftovers
 import psycopg
 import requests
 from confluent_kafka import KafkaException
@@ -89,6 +92,23 @@ def rows(
     with psycopg.connect(dsn, autocommit=True) as server:
         cursor = server.execute(statement, params or None)
         return cursor.fetchall() if cursor.description is not None else []
+
+
+def drop_slots(dsn: str, database: str) -> None:
+    """Drop a database's replication slots; a task that Connect has abandoned may still read one."""
+
+    def dropped() -> bool:
+        with contextlib.suppress(psycopg.errors.ObjectInUse):
+            rows(
+                dsn,
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
+                "WHERE database = %s",
+                [database],
+            )
+            return True
+        return False
+
+    wait_until(dropped, f"the slots in {database} are dropped", timeout=120)
 
 
 def answers(url: str) -> bool:
@@ -247,6 +267,18 @@ class Stream:
         for replica in self.replicas:
             self.cdc("bootstrap", "-r", replica, timeout=timeout)
 
+    def running(self, tables: LiteralString) -> None:
+        """Bring every replica so far, start its daemon and wait until it has caught up."""
+        self.ready(tables)
+        for replica in self.replicas:
+            self.start("run", "-r", replica)
+        self.caught_up()
+
+    def caught_up(self) -> None:
+        """Wait until every replica has what the primary has now."""
+        for replica in self.replicas:
+            self.cdc("wait", "-r", replica, "--now", "--timeout", "120s", timeout=150)
+
     def create(self) -> None:
         """Create the databases and the configuration, which is the stack's under another name."""
         for end, dsn in self.stack.ends.items():
@@ -267,17 +299,7 @@ class Stream:
             daemon.kill()
             daemon.wait()
         requests.delete(f"{self.connect}/connectors/cdc_{self.name}", timeout=60)
-        slots: LiteralString = "SELECT active FROM pg_replication_slots WHERE database = %s"
-        wait_until(
-            lambda: not any(active for (active,) in rows(self.stack.primary, slots, [self.name])),
-            f"the slots in {self.name} are inactive",
-        )
-        rows(
-            self.stack.primary,
-            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
-            "WHERE database = %s",
-            [self.name],
-        )
+        drop_slots(self.stack.primary, self.name)
         for dsn in self.stack.ends.values():
             rows(
                 dsn,
@@ -310,19 +332,32 @@ def stream(stack: Stack, folder: Path) -> Iterator[Stream]:
     """Give a fresh stream and take it away afterwards."""
     folder.mkdir(parents=True, exist_ok=True)
     fresh = Stream(stack, folder)
-    try:
-        fresh.create()
-        yield fresh
-    finally:
-        fresh.remove()
+    with leftovers.listed("stream", folder):
+        try:
+            fresh.create()
+            yield fresh
+        finally:
+            fresh.remove()
 
 
 @contextlib.contextmanager
 def own_stack(folder: Path, *options: str) -> Iterator[Stack]:
-    """Run a stack in `folder` whose components may be hurt; other tests use the shared one."""
+    """Run a stack in `folder` and leave nothing of it.
+
+    What is interrupted while it takes the stack down does so once more as it exits.
+    """
     folder.parent.chmod(0o755)  # PostgreSQL's user must get through
-    try:
-        run("local", "up", "--dir", folder, *options, cwd=folder.parent, timeout=600)
-        yield Stack.at(folder)
-    finally:
+    down = functools.partial(take_down, folder)
+    atexit.register(down)
+    with leftovers.listed("stack", folder):
+        try:
+            run("local", "up", "--dir", folder, *options, cwd=folder.parent, timeout=600)
+            yield Stack.at(folder)
+        finally:
+            down()
+            atexit.unregister(down)
+
+
+def take_down(folder: Path) -> None:
+    if folder.exists():
         run("local", "down", "--purge", "--dir", folder, cwd=folder.parent, check=False)

@@ -153,6 +153,10 @@ class Stage(World):
     """The world with daemons on it; each read gives at most `most` records."""
 
     most = 500
+    failed: str | None = None
+
+    def holdup(self) -> str | None:
+        return self.failed
 
     def reading(self) -> None:
         if (actor := here()) is not None:
@@ -290,6 +294,7 @@ class Machine(RuleBasedStateMachine):
         self.actors: list[Actor | None] = [None, None]
         self.lingering: list[Session] = []
         self.copying: dict[TableName, Tables | None] = {}
+        self.unsent: list[Sent] = []
         self.stage: Stage | None = None
         self.exits = contextlib.ExitStack()
 
@@ -324,6 +329,7 @@ class Machine(RuleBasedStateMachine):
         """Commit a transaction that is sent whole."""
         self._send(self.primary.commit(drawn))
 
+    @precondition(lambda self: not self.unsent)
     @rule(drawn=draws, part=st.integers(0, 5), back=st.integers(0, 5))
     def restart(self, drawn: list[Draw], part: int, back: int) -> None:
         """Let the connector die within a transaction and begin again some commits before."""
@@ -333,6 +339,7 @@ class Machine(RuleBasedStateMachine):
         for sent in self.primary.sent[-back - 1 :]:
             self._send(sent)
 
+    @precondition(lambda self: not self.unsent)
     @rule(drawn=draws, at=st.integers(0, 5), back=st.integers(1, 4))
     def stale(self, drawn: list[Draw], at: int, back: int) -> None:
         """Let a worker that was replaced send older transactions inside a newer one."""
@@ -343,6 +350,7 @@ class Machine(RuleBasedStateMachine):
         for raw in [*records[:at], *between, *records[at:]]:
             self._log.append(*raw)
 
+    @precondition(lambda self: not self.unsent)
     @rule(drawn=draws, lost=st.integers(0, 4))
     def repair(self, drawn: list[Draw], lost: int) -> None:
         """Lose a row that END counts; then the connector sends the transaction again whole."""
@@ -353,6 +361,28 @@ class Machine(RuleBasedStateMachine):
             for raw in [*records[:at], *records[at + 1 :]]:
                 self._log.append(*raw)
         self._send(sent)
+
+    @precondition(lambda self: not self.unsent)
+    @rule(drawn=draws, lost=st.integers(0, 6), later=st.lists(draws, max_size=2))
+    def refuse(self, drawn: list[Draw], lost: int, later: list[list[Draw]]) -> None:
+        """Let the broker refuse a record, and the connector fail of it once some later ones are there."""
+        assert self.stage is not None
+        sent = self.primary.commit(drawn)
+        records = sent.records()
+        del records[lost % len(records)]
+        after = [self.primary.commit(one) for one in later]
+        for raw in [*records, *(raw for one in after for raw in one.records())]:
+            self._log.append(*raw)
+        self.unsent, self.stage.failed = [sent, *after], "the connector has failed"
+
+    @precondition(lambda self: self.unsent)
+    @rule()
+    def mend(self) -> None:
+        """Let the connector go on from the last commit that it has sent whole."""
+        assert self.stage is not None
+        due, self.unsent, self.stage.failed = self.unsent, [], None
+        for sent in due:
+            self._send(sent)
 
     # What the daemons do, and what befalls them.
 
@@ -473,7 +503,8 @@ class Machine(RuleBasedStateMachine):
             return
         position = self._database.position
         ahead = self._log.messages[position.next_offset :]
-        due = [sent.txid for sent in self.primary.sent if sent.end > position.applied_lsn]
+        late = {sent.txid for sent in self.unsent}
+        due = {s.txid for s in self.primary.sent if s.end > position.applied_lsn} - late
         begins = {m.value() for m in ahead if (m.value() or b"").startswith(b'{"status":"BEGIN"')}
         assert [] == [
             t for t in due if not any(f'"id":"{t}:'.encode() in (b or b"") for b in begins)
@@ -492,6 +523,8 @@ class Machine(RuleBasedStateMachine):
 
     def _settle(self) -> None:
         self.notice()
+        if self.unsent:
+            self.mend()
         if self.copying:
             self._until(lambda: self._free(*TABLES))
             self.empty()
@@ -544,6 +577,9 @@ class Machine(RuleBasedStateMachine):
         return self.stage.database
 
     def _send(self, sent: Sent) -> None:
+        if self.unsent:
+            self.unsent.append(sent)
+            return
         for raw in sent.records():
             self._log.append(*raw)
 

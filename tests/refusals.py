@@ -140,11 +140,13 @@ class Witness:
 def filled(stack: Stack, folder: Path, tables: LiteralString) -> Iterator[Witness]:
     """Give a stream whose replica r1 is filled and has caught up; r2 is set up only.
 
-    Its heartbeats are ten minutes apart: only what a test writes moves a position.
+    Its heartbeats are ten minutes apart: only what a test writes moves a position. What is missing is
+    not waited for long: where it comes again, it is there when a daemon starts.
     """
     with harness.stream(stack, folder) as stream:
         text = stream.config.read_text(encoding="utf-8")
         text = text.replace("[connect]\n", '[connect]\nheartbeat = "10m"\n')
+        text += '\n[apply]\nmissing_timeout = "1s"\n'
         stream.config.write_text(text, encoding="utf-8")
         stream.sql("primary", tables)
         stream.cdc("setup")

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
+import msgspec
 import psycopg
 from confluent_kafka import KafkaError, Message, TopicPartition
 from psycopg import sql
@@ -34,6 +35,7 @@ from cdc.position import Coverage, Position, Written
 from cdc.replay import Replay
 from cdc.replicator import Replicator
 from cdc.topic import TopicInfo
+from cdc.units import Duration
 
 Rows = dict[Key, Row]
 Tables = dict[TableName, Rows]
@@ -385,7 +387,7 @@ class World:
             kafka=Kafka(bootstrap_servers="127.0.0.1:1"),
             connect=Connect(url="http://127.0.0.1:1"),
             replicas={"r1": Replica(dsn="")},
-            apply=limits or Apply(),
+            apply=msgspec.structs.replace(limits or Apply(), missing_timeout=Duration(0)),
         )
 
     def reading(self) -> None:
@@ -394,6 +396,10 @@ class World:
     def idle(self) -> None:
         """Be told that the daemon has read the log to its end."""
         self.stop.set()
+
+    def holdup(self) -> str | None:
+        """Say why the connector sends nothing: it runs, and what is missing does not come."""
+        return None
 
     def connection(self, *_given: Any, **_settings: Any) -> Connection:
         """Open a session."""
@@ -418,6 +424,7 @@ class World:
                 ),
                 ("cdc.guard.Guard.first", lambda _guard: None),
                 ("cdc.guard.Guard.again", lambda _guard: None),
+                ("cdc.guard.Guard.holdup", lambda _guard: self.holdup()),
                 ("cdc.history.Succession.again", lambda _succession, _at, _holds: None),
                 ("cdc.history.read", lambda _dsn, _application: self._history()),
                 ("cdc.postgres.connect", self.connection),

@@ -59,8 +59,8 @@ class Thresholds:
 class Sample:
     """What is known of a replica.
 
-    `lag` is None where it is unknown, `why` then says why. `stopped` says what has certainly ended
-    the flow (a failed connector), whatever the lag is so far.
+    `lag` is None where it is unknown; `why` says why it is, or what holds the replica up. `stopped`
+    says what has certainly ended the flow (a failed connector), whatever the lag is so far.
     """
 
     lag: float | None
@@ -125,6 +125,7 @@ class Verdict:
 def judge(name: str, sample: Sample, trend: Trend, thresholds: Thresholds) -> Verdict:
     """Judge a sample of the replica `name`; `trend` ends with it."""
     lag, warn, target = sample.lag, thresholds.warn, thresholds.target
+    because = f": {sample.why}" if sample.why else ""
     if sample.stopped is not None:
         so_far = "" if lag is None else f" ({name} is {shown(lag)} behind so far)"
         text = f"nothing new reaches {name}: {sample.stopped}{so_far}"
@@ -134,19 +135,19 @@ def judge(name: str, sample: Sample, trend: Trend, thresholds: Thresholds) -> Ve
         return Verdict(Level.UNKNOWN, Reason.UNKNOWN, text)
     if lag > target:
         text = f"{name} is {shown(lag)} behind and misses the target of {shown(target)}"
-        return Verdict(Level.CRITICAL, Reason.BEHIND, text)
+        return Verdict(Level.CRITICAL, Reason.BEHIND, text + because)
     slope = trend.standstill(thresholds.window)
     if slope is not None and (left := (target - lag) / slope) < thresholds.horizon:
         text = (
             f"{name} is {shown(lag)} behind and has stood still for {shown(thresholds.window)}: "
             f"it will miss the target of {shown(target)} in {shown(left)}"
         )
-        return Verdict(Level.CRITICAL, Reason.WILL_BREACH, text, certain=True)
+        return Verdict(Level.CRITICAL, Reason.WILL_BREACH, text + because, certain=True)
     if lag > warn:
         text = (
             f"{name} is {shown(lag)} behind, more than {shown(warn)}; the target is {shown(target)}"
         )
-        return Verdict(Level.WARNING, Reason.BEHIND, text)
+        return Verdict(Level.WARNING, Reason.BEHIND, text + because)
     return Verdict(Level.OK, None, f"{name} is {shown(lag)} behind", clear=lag < HYSTERESIS * warn)
 
 

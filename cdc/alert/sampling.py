@@ -21,7 +21,7 @@ def failed(seen: Observation) -> bool:
 
 def _sample(seen: Observation, replica: str) -> Sample:
     lag = seen.lag(replica)
-    why = lag.why or lag.state
+    why = (lag.why or ("" if lag.seconds is not None else lag.state)).partition("\n")[0]
     if lag.seconds is None and (unread := seen.unread.get(replica) or seen.unread.get("primary")):
         why = unread.what
     applied = None if lag.applied_lsn is None else lsns.show(lag.applied_lsn)

@@ -28,6 +28,11 @@ START_TIME = 120.0
 #: tasks' states for a moment, and Debezium fails a moment after its task has started.
 SETTLED = 3.0
 
+#: Seconds without offsets until deleted ones are taken for gone. Connect abandons a task that does not
+#: end within task.shutdown.graceful.timeout.ms (5 s) and calls it stopped; such a task was seen to
+#: write its offsets down again three seconds after they had been deleted.
+FORGOTTEN = 10.0
+
 _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
 
 
@@ -242,7 +247,7 @@ def forget(connect: Connect, name: str) -> None:
     """End the connector's tasks and delete its offsets, where there is one of that name."""
     if connect.stop(name):
         _wait_stopped(connect, name)
-        connect.forget(name)
+        _delete_offsets(connect, name)
 
 
 def _wait_stopped(connect: Connect, name: str) -> None:
@@ -258,6 +263,30 @@ def _wait_stopped(connect: Connect, name: str) -> None:
                 next="see the worker's log, restart the worker, then run this command again",
             )
         time.sleep(0.2)
+
+
+def _delete_offsets(connect: Connect, name: str) -> None:
+    """Delete a stopped connector's offsets, again if a task that was abandoned writes them again.
+
+    Raises ConnectRefused when they keep coming back.
+    """
+    deadline = time.monotonic() + START_TIME
+    note(
+        f"deleting its offsets, and waiting {FORGOTTEN:.0f} s for an abandoned task to write its own"
+    )
+    connect.forget(name)
+    since = time.monotonic()
+    while time.monotonic() - since < FORGOTTEN:
+        time.sleep(0.5)
+        if connect.offsets(name):
+            if time.monotonic() > deadline:
+                raise ConnectRefused(
+                    f"something keeps writing offsets of the connector {name}, which is stopped",
+                    safe="nothing is lost: the slot keeps the log",
+                    next="restart the Connect workers, then run this command again",
+                )
+            connect.forget(name)
+            since = time.monotonic()
 
 
 def _told(found: Sequence[Change]) -> list[dict[str, Any]]:

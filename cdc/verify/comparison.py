@@ -17,7 +17,7 @@ from cdc.verify.confirm import Confirmation, RowReader
 from cdc.verify.encoding import Layout
 from cdc.verify.ends import Primary, Replica
 from cdc.verify.findings import Finding, TableResult, Undecided
-from cdc.verify.ranges import Key, Pace
+from cdc.verify.ranges import Key
 from cdc.verify.reading import Reader
 from cdc.verify.scan import Chunk
 from cdc.verify.sets import SetReader
@@ -72,7 +72,6 @@ class Comparison:
     sides: Sequence[Side]
     at: dt.datetime
     shape: str
-    share: float
     pool: Executor
     throttle: Throttle
     done: Callable[[int], None]
@@ -127,17 +126,17 @@ class Comparison:
     def _chunks(self, begin: Progress) -> Iterator[Chunk]:
         if begin.done:
             return
-        here = self.primary.conn
         self._hold()
         if not self.layout.key:
-            sets = {s.replica.name: SetReader(s.replica.conn, self.layout) for s in self.sides}
-            yield scan.unkeyed(SetReader(here, self.layout), sets, self.pool)
+            sets = {s.replica.name: SetReader(s.replica.session, self.layout) for s in self.sides}
+            yield scan.unkeyed(
+                SetReader(self.primary.session, self.layout), sets, self.primary.duty, self.pool
+            )
             return
-        readers = {s.replica.name: Reader(s.replica.conn, self.layout) for s in self.sides}
+        readers = {s.replica.name: Reader(s.replica.session, self.layout) for s in self.sides}
         go = scan.crossed if self.layout.crossed else scan.keyed
-        for chunk in go(
-            Reader(here, self.layout), readers, Pace(self.share), self.pool, begin.upto
-        ):
+        here, duty = Reader(self.primary.session, self.layout), self.primary.duty
+        for chunk in go(here, readers, duty, self.pool, begin.upto):
             yield chunk
             if not chunk.last:
                 self._hold()
@@ -220,4 +219,4 @@ class Comparison:
 
     def _readers(self, side: Side) -> tuple[RowReader, RowReader]:
         kind = Reader if self.layout.key else SetReader
-        return kind(self.primary.conn, self.layout), kind(side.replica.conn, self.layout)
+        return kind(self.primary.session, self.layout), kind(side.replica.session, self.layout)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from cdc.errors import WaitTimeout
+from cdc.verify import inflight
 from cdc.verify.encoding import Layout
 from cdc.verify.ends import Primary, Replica
 from cdc.verify.findings import Finding, Kind, Undecided
@@ -98,9 +99,9 @@ class Confirmation:
         self._settle()
         s = self._here.images(keys)
         self._replica.reach(self._primary.mark())
-        r2 = self._there.images(keys)
+        r2, theirs = self._last(self._there, keys)
         self._settle()
-        s2 = self._here.images(keys)
+        s2, ours = self._last(self._here, keys)
         left: list[Key] = []
         differing: dict[Key, Verdict] = {}
         for key in keys:
@@ -111,40 +112,38 @@ class Confirmation:
                 left.append(key)
             else:
                 differing[key] = verdict
-        left += self._tell(differing, r2, s2, decided)
-        # Rows without key have a number and no value: that a number was seen proves nothing.
-        return self._poll(left, decided) if hot and self._layout.key else left
-
-    def _settle(self) -> None:
-        if pids := self._primary.settle(self._replica.applied()):
-            raise _Stuck(
-                "commits on the primary do not become visible (a synchronous standby does not "
-                f"answer?): server processes {', '.join(map(str, pids))}"
-            )
-
-    def _tell(
-        self,
-        differing: dict[Key, Verdict],
-        r2: dict[Key, Image],
-        s2: dict[Key, Image],
-        decided: Decided,
-    ) -> list[Key]:
-        """Say which columns of the rows differ; return keys that were written since."""
-        left: list[Key] = []
-        ours = self._here.rows(list(differing))
-        theirs = self._there.rows(list(differing))
+        if self._layout.key:
+            ours, theirs = self._here.rows(list(differing)), self._there.rows(list(differing))
         for key, verdict in differing.items():
             here, there = ours.get(key), theirs.get(key)
             if _image(here) != s2.get(key) or _image(there) != r2.get(key):
-                left.append(key)
-                continue
-            finding = self._finding(key, _KINDS[verdict], here, there)
-            if finding is None:
-                decided.same += 1
-                decided.alike += 1
+                left.append(key)  # written since
             else:
-                decided.add(finding)
-        return left
+                self._tell(key, _KINDS[verdict], here, there, decided)
+        # Rows without key have a number and no value: that a number was seen proves nothing.
+        return self._poll(left, decided) if hot and self._layout.key else left
+
+    def _last(self, reader: RowReader, keys: list[Key]) -> tuple[dict[Key, Image], dict[Key, Row]]:
+        """Read for the last time in a round; without key, where that takes a whole pass, values too."""
+        if self._layout.key:
+            return reader.images(keys), {}
+        rows = reader.rows(keys)
+        return {key: row.image for key, row in rows.items()}, rows
+
+    def _settle(self) -> None:
+        if pids := self._primary.settle(self._replica.applied()):
+            raise _Stuck(inflight.told(pids))
+
+    def _tell(
+        self, key: Key, kind: Kind, here: Row | None, there: Row | None, decided: Decided
+    ) -> None:
+        """Say which columns of a row differ."""
+        finding = self._finding(key, kind, here, there)
+        if finding is None:
+            decided.same += 1
+            decided.alike += 1
+        else:
+            decided.add(finding)
 
     def _finding(self, key: Key, kind: Kind, here: Row | None, there: Row | None) -> Finding | None:
         """Return the finding; None for a row that both ends print the same."""

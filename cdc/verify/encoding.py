@@ -9,6 +9,7 @@ of 13 columns: binary form and lookup3 1.7 s, text form and lookup3 2.2 s, sha25
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -25,6 +26,16 @@ _KNOWN = (
     "ROW(1::int8, 'Grüße'::text, NULL::int4, 1.50::numeric, '2024-02-29 12:00+00'::timestamptz,"
     " '{1,NULL}'::int4[], 'NaN'::float8, '{\"a\": 1}'::jsonb)"
 )
+
+#: Types of which two values are printed alike only if they are sent alike, too. Not so a float (the
+#: sign of a NaN), an array (a flag for NULLs) or a char(n) (its padding).
+_ONE_TO_ONE = frozenset(
+    (
+        "bigint", "boolean", "bytea", "character varying", "date", "integer", "json", "jsonb",
+        "numeric", "smallint", "text", "time without time zone", "timestamp with time zone",
+        "timestamp without time zone", "uuid",
+    )
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,6 +84,15 @@ class Layout:
         )
 
     @property
+    def key_text(self) -> sql.Composed:
+        """The whole key of the row `t` as one text."""
+        return (
+            self.key_texts
+            if len(self.key) == 1
+            else sql.SQL("ROW({})::text").format(self.key_texts)
+        )
+
+    @property
     def unnested(self) -> sql.Composed:
         """Keys given as one text array per column ($1…), as the relation `o` with their `place`."""
         arrays = sql.SQL(", ").join(sql.SQL(f"${i}::text[]") for i in range(1, len(self.key) + 1))
@@ -93,8 +113,8 @@ class Layout:
 def layout(primary: Shape, replicas: Sequence[Shape], hashed: Hash) -> Layout:
     """Return how to read a table that exists at all ends.
 
-    A column counts as binary only if it is everywhere, as the same type, and the table has a key:
-    rows without one are addressed by their hash, so it must be of what PostgreSQL prints. The key
+    A column counts as binary only if it is everywhere, as the same type. Rows without a key are
+    addressed by their hash, so it must be of what PostgreSQL prints, or of what is no finer. The key
     is the primary's if all ends have it, else none. Virtual generated columns are not stored and
     not compared.
     """
@@ -104,7 +124,7 @@ def layout(primary: Shape, replicas: Sequence[Shape], hashed: Hash) -> Layout:
     def everywhere(column: Column) -> Column:
         found = [s.column(column.name) for s in shapes]
         same = all(c is not None and c.binary and c.type == column.type for c in found)
-        return dataclasses.replace(column, binary=same and has_key)
+        return dataclasses.replace(column, binary=same and (has_key or _one_to_one(column)))
 
     columns = tuple(everywhere(c) for c in primary.columns if c.generated != "v")
     by_name = {c.name: c for c in columns}
@@ -126,6 +146,10 @@ def choose(ends: Sequence[psycopg.Connection[Any]]) -> Hash:
 def chosen(answers: Sequence[object]) -> Hash:
     """Return the hash to use after what each server made of the known row."""
     return "lookup3" if len(set(answers)) == 1 else "sha256"
+
+
+def _one_to_one(column: Column) -> bool:
+    return re.sub(r"\(.*?\)", "", column.type) in _ONE_TO_ONE
 
 
 def _hashed(hashed: Hash, row: sql.Composable) -> sql.Composed:

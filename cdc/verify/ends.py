@@ -17,6 +17,8 @@ from cdc.config import Config
 from cdc.errors import CdcError, NotReady, WaitTimeout
 from cdc.names import TableName
 from cdc.verify import inflight, shape
+from cdc.verify.duty import Duty
+from cdc.verify.reading import Session
 from cdc.verify.shape import Shape
 
 Connection = psycopg.Connection[Any]
@@ -60,12 +62,20 @@ class Patience:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Primary:
-    """The primary: `conn` reads, `marks` writes barriers and nothing else."""
+    """The primary: `conn` reads, `marks` writes barriers and nothing else.
+
+    What is read there of tables counts as its `duty`.
+    """
 
     conn: Connection
     marks: Connection
     config: Config
     patience: Patience
+    duty: Duty
+
+    @property
+    def session(self) -> Session:
+        return Session(self.conn, self.duty)
 
     def shapes(self, tables: Iterable[TableName]) -> Shapes:
         """Return what those of the tables that exist look like here, or why that cannot be read."""
@@ -102,6 +112,10 @@ class Replica:
     note: Callable[[str], None]
     late: WaitTimeout | None = None
     _owed: int = 0
+
+    @property
+    def session(self) -> Session:
+        return Session(self.conn)
 
     def shapes(self, tables: Iterable[TableName]) -> Shapes:
         """Return what those of the tables that exist look like here, or why that cannot be read."""
@@ -158,13 +172,15 @@ class Replica:
         )
 
 
-def open_primary(stack: contextlib.ExitStack, config: Config, patience: Patience) -> Primary:
-    """Open the primary for as long as `stack`; raises Unreachable."""
+def open_primary(
+    stack: contextlib.ExitStack, config: Config, patience: Patience, share: float
+) -> Primary:
+    """Open the primary for as long as `stack`, to work for a `share` of it; raises Unreachable."""
     application = _application(config)
     marks = postgres.connect(config.primary.dsn, application, autocommit=True, settings=_MARKING)
     stack.enter_context(contextlib.closing(marks))
     conn = _reading(stack, config, config.primary.dsn, patience)
-    return Primary(conn, marks, config, patience)
+    return Primary(conn, marks, config, patience, Duty(share, time.monotonic()))
 
 
 def open_replica(

@@ -55,5 +55,13 @@ def settle(
     return tuple(sorted({c.pid for c in pending.values() if c.waits or c.txid in seen}))
 
 
+def told(pids: Collection[int]) -> str:
+    """Return what is said of commits that do not end."""
+    return (
+        "commits on the primary do not become visible (a synchronous standby does not answer?): "
+        f"server processes {', '.join(map(str, pids))}"
+    )
+
+
 def _running(primary: psycopg.Connection[Any]) -> list[_Commit]:
     return [_Commit(*row) for row in primary.execute(_LOCKS)]

@@ -7,7 +7,7 @@ import dataclasses
 Key = tuple[str, ...]
 
 #: Rows of the first chunk, and the least and most a chunk may have.
-_FIRST, _LEAST, _MOST = 10_000, 1_000, 50_000
+_FIRST, _LEAST, _MOST = 10_000, 1_000, 100_000
 
 #: Seconds a chunk should take: short enough to hold back nothing, long enough to cost little more
 #: per row than one scan (measured: 2.5 s per million rows at 1,000 rows a chunk, 1.9 s at 10,000).
@@ -32,13 +32,11 @@ class Range:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pace:
-    """Decides the size of the next chunk, and the pause before it.
+    """Decides the size of the next chunk.
 
-    `rate` is an exponentially weighted average in rows per second, `share` the part of the time in
-    which the primary works for us, above 0 and up to 1.
+    `rate` is an exponentially weighted average of the primary's rows per second.
     """
 
-    share: float = 1.0
     rate: float | None = None
 
     @property
@@ -53,8 +51,4 @@ class Pace:
             return self
         now = rows / seconds
         rate = now if self.rate is None else (1 - _NEWEST) * self.rate + _NEWEST * now
-        return dataclasses.replace(self, rate=rate)
-
-    def pause(self, seconds: float, rested: float = 0.0) -> float:
-        """Return how long to rest after a chunk that took `seconds` on the primary, `rested` since."""
-        return max(0.0, seconds * (1 / self.share - 1) - rested)
+        return Pace(rate)

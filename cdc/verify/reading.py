@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,16 +10,20 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from cdc.verify.duty import Duty
 from cdc.verify.encoding import Layout
 from cdc.verify.ranges import Key, Range
 
 #: Keys read by one statement.
 _TOGETHER = 1000
 
+#: Parts of a range that is not equal, a power of two: rows are listed where a part differs.
+_PARTS = 1024
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Checksum:
-    """What a range holds: the number of rows and the exclusive or of their hashes."""
+    """What a range, or a part of it, holds: the number of rows and the exclusive or of their hashes."""
 
     rows: int
     xor: int
@@ -40,12 +45,18 @@ class Row:
     values: tuple[str | None, ...]
 
 
-def fetch(
-    conn: psycopg.Connection[Any], statement: sql.Composed, given: Sequence[Any]
-) -> list[tuple[Any, ...]]:
-    """Return the rows of a statement with $1 placeholders: a column's name may hold a %."""
-    with psycopg.RawCursor[tuple[Any, ...]](conn) as cursor:
-        return cursor.execute(statement, given).fetchall()
+@dataclasses.dataclass(frozen=True, slots=True)
+class Session:
+    """A session that reads at one end; what it does there counts as work of its `duty`."""
+
+    conn: psycopg.Connection[Any]
+    duty: Duty | None = None
+
+    def fetch(self, statement: sql.Composed, given: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Return the rows of a statement with $1 placeholders: a column's name may hold a %."""
+        counted = self.duty.at_work() if self.duty else contextlib.nullcontext()
+        with counted, psycopg.RawCursor[tuple[Any, ...]](self.conn) as cursor:
+            return cursor.execute(statement, given).fetchall()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,9 +79,19 @@ class Statements:
             self.layout.row_hash, self._from, self._where(within)
         )
 
-    def hashes(self, within: Range) -> sql.Composed:
+    def parts(self, within: Range) -> sql.Composed:
+        return sql.SQL("SELECT {}, count(*), bit_xor({}) FROM {}{} GROUP BY 1").format(
+            self._part, self.layout.row_hash, self._from, self._where(within)
+        )
+
+    def hashes(self, within: Range, *, some: bool = False) -> sql.Composed:
+        """List a range; only `some` of its parts, which are then the last parameter."""
+        chosen = [sql.SQL(f"{{}} = ANY (${len(within.bounds) + 1}::int[])").format(self._part)]
         return sql.SQL("SELECT {}, {} FROM {}{}").format(
-            self.layout.row_hash, self.layout.key_texts, self._from, self._where(within)
+            self.layout.row_hash,
+            self.layout.key_texts,
+            self._from,
+            self._where(within, chosen if some else ()),
         )
 
     def images(self) -> sql.Composed:
@@ -93,13 +114,20 @@ class Statements:
             sql.SQL("t.{}").format(sql.Identifier(c.name)) for c in self.layout.key
         )
 
+    @property
+    def _part(self) -> sql.Composed:
+        """The part of its range that the row `t` is in, by its key: cheap beside its hash."""
+        return sql.SQL('(hashtext(({}) COLLATE "C") & {})').format(
+            self.layout.key_text, sql.Literal(_PARTS - 1)
+        )
+
     def _at(self, wanted: sql.Composed) -> sql.Composed:
         """Select `wanted` of the rows at given keys, with each key's place among them from 1."""
         return sql.SQL("SELECT o.place, {} FROM {} JOIN {} ON {}").format(
             wanted, self.layout.unnested, self._from, self.layout.same_key
         )
 
-    def _where(self, within: Range) -> sql.Composed:
+    def _where(self, within: Range, more: Sequence[sql.Composed] = ()) -> sql.Composed:
         conditions: list[sql.Composed] = []
         given = 0
         for comparison, bound in ((">", within.low), ("<=", within.high)):
@@ -111,6 +139,7 @@ class Statements:
             )
             conditions.append(sql.SQL(f"({{}}) {comparison} ({{}})").format(self._key, values))
             given += len(bound)
+        conditions += more
         if not conditions:
             return sql.Composed([])
         return sql.SQL(" WHERE {}").format(sql.SQL(" AND ").join(conditions))
@@ -119,23 +148,30 @@ class Statements:
 class Reader:
     """Reads one keyed table of one end."""
 
-    def __init__(self, conn: psycopg.Connection[Any], layout: Layout) -> None:
-        self._conn = conn
+    def __init__(self, session: Session, layout: Layout) -> None:
+        self._session = session
         self._statements = Statements(layout)
         self.layout = layout
 
     def next_key(self, low: Key | None, rows: int) -> Key | None:
         """Return the key `rows` rows above `low`, None where fewer are left."""
-        found = fetch(self._conn, self._statements.next_key(low, rows), low or ())
+        found = self._session.fetch(self._statements.next_key(low, rows), low or ())
         return tuple(found[0]) if found else None
 
     def checksum(self, within: Range) -> Checksum:
-        (found,) = fetch(self._conn, self._statements.checksum(within), within.bounds)
+        (found,) = self._session.fetch(self._statements.checksum(within), within.bounds)
         return Checksum(*found)
 
-    def hashes(self, within: Range) -> dict[Key, int]:
-        """Return the hash of every row of a range, by key."""
-        found = fetch(self._conn, self._statements.hashes(within), within.bounds)
+    def parts(self, within: Range) -> dict[int, Checksum]:
+        """Return what each part of a range holds that has rows."""
+        found = self._session.fetch(self._statements.parts(within), within.bounds)
+        return {part: Checksum(rows, xor) for part, rows, xor in found}
+
+    def hashes(self, within: Range, parts: Sequence[int] | None = None) -> dict[Key, int]:
+        """Return the hash of every row of a range, or of some parts of it, by key."""
+        given = within.bounds if parts is None else (*within.bounds, list(parts))
+        statement = self._statements.hashes(within, some=parts is not None)
+        found = self._session.fetch(statement, given)
         return {tuple(key): hashed for hashed, *key in found}
 
     def images(self, keys: Sequence[Key]) -> dict[Key, Image]:
@@ -152,5 +188,5 @@ class Reader:
         for start in range(0, len(keys), _TOGETHER):
             some = keys[start : start + _TOGETHER]
             given = [list(column) for column in zip(*some, strict=True)]
-            for place, *found in fetch(self._conn, statement, given):
+            for place, *found in self._session.fetch(statement, given):
                 yield some[place - 1], found

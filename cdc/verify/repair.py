@@ -18,6 +18,7 @@ from psycopg import sql
 from cdc import postgres, statements
 from cdc.config import Config
 from cdc.errors import WaitTimeout
+from cdc.verify import inflight
 from cdc.verify.confirm import RowReader
 from cdc.verify.encoding import Layout
 from cdc.verify.ends import Primary, Replica, told
@@ -56,7 +57,11 @@ def writer(config: Config, replica: str) -> psycopg.Connection[tuple[Any, ...]]:
         config.replica(replica).dsn,
         f"cdc-verify/{config.name}/repair",
         autocommit=True,
-        settings={"lock_timeout": "1s", "idle_in_transaction_session_timeout": "1min"},
+        settings={
+            "lock_timeout": "1s",
+            "statement_timeout": "60s",
+            "idle_in_transaction_session_timeout": "1min",
+        },
     )
     if config.replica(replica).triggers == "session":
         conn.execute("SET session_replication_role = replica")
@@ -131,10 +136,7 @@ class Repair:
             )
             there = self._there.images(keys)
             if pids := self._primary.settle(self._replica.applied(), _HELD):
-                raise _InFlight(
-                    "commits on the primary do not become visible: server processes "
-                    f"{', '.join(map(str, pids))}"
-                )
+                raise _InFlight(inflight.told(pids))
             after = self._here.rows(keys)
             still = [
                 finding

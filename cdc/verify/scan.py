@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from operator import methodcaller
 from typing import TypeVar
 
 import psycopg
 
+from cdc.verify.duty import Duty
 from cdc.verify.ranges import Key, Pace, Range
 from cdc.verify.reading import Reader
 from cdc.verify.sets import SetReader
@@ -18,6 +18,8 @@ from cdc.verify.sets import SetReader
 T = TypeVar("T")
 R = TypeVar("R")
 V = TypeVar("V")
+
+_HALF = 0.5
 
 
 @dataclasses.dataclass(slots=True)
@@ -38,52 +40,64 @@ class Chunk:
 def keyed(
     primary: Reader,
     replicas: Mapping[str, Reader],
-    pace: Pace,
+    duty: Duty,
     pool: Executor,
     low: Key | None,
 ) -> Iterator[Chunk]:
     """Go through a table in ranges of its key from above `low`; the primary is read once for all.
 
+    Where a range is not equal it is compared in parts, and the parts that are not row by row.
     Replicas may be taken out of `replicas` between two chunks.
     """
-    # A primary that rests for half of the time or more does so while the replicas read.
-    together = pace.share > 0.5
-    dirty = False
+    pace, dirty = Pace(), False
     while True:
-        started = time.monotonic()
+        duty.rest()
+        before = duty.worked
         within = Range(low, primary.next_key(low, pace.rows))
-        spent = time.monotonic() - started
         chunk = Chunk(within.high, 0, within.high is None)
         unequal = dict(replicas)
         if not dirty:
-            ours, theirs, took = _both(
-                primary, replicas, methodcaller("checksum", within), pool, chunk, together=together
-            )
-            spent += took
+            ours, theirs = _both(primary, replicas, methodcaller("checksum", within), pool, chunk)
             chunk.rows = ours.rows
             unequal = {name: replicas[name] for name, found in theirs.items() if found != ours}
+        pace = pace.after(chunk.rows, duty.worked - before)
         if unequal:
-            listed, there, took = _both(
-                primary, unequal, methodcaller("hashes", within), pool, chunk, together=together
-            )
-            spent += took
-            chunk.rows = len(listed)
-            chunk.candidates = {name: _differing(listed, found) for name, found in there.items()}
-        # Where rows are written all over, the next chunk will have some, too: it is listed at once.
+            parts, there = _both(primary, unequal, methodcaller("parts", within), pool, chunk)
+            chunk.rows = sum(part.rows for part in parts.values())
+            differing = {name: _differing(parts, found) for name, found in there.items()}
+            chunk.candidates = _listed(primary, unequal, within, differing, pool=pool, chunk=chunk)
+        if dirty:
+            pace = pace.after(chunk.rows, duty.worked - before)
+        # Where rows are written all over, the next chunk will have some, too.
         dirty = any(chunk.candidates.values())
-        rested = time.monotonic() - started - spent
         yield chunk
         if within.high is None:
             return
         low = within.high
-        pace = pace.after(chunk.rows, spent)
-        time.sleep(pace.pause(spent, rested))
+
+
+def _listed(
+    primary: Reader,
+    replicas: Mapping[str, Reader],
+    within: Range,
+    differing: Mapping[str, list[int]],
+    *,
+    pool: Executor,
+    chunk: Chunk,
+) -> dict[str, list[Key]]:
+    """Return the keys of a range that differ, by replica, looking at the `differing` parts only."""
+    wanted = {name: replicas[name] for name, parts in differing.items() if parts}
+    if not wanted:
+        return {}
+    parts = sorted(set().union(*differing.values()))
+    ours, theirs = _both(primary, wanted, methodcaller("hashes", within, parts), pool, chunk)
+    return {name: _differing(ours, found) for name, found in theirs.items()}
 
 
 def crossed(
     primary: Reader,
     replicas: Mapping[str, Reader],
-    pace: Pace,
+    duty: Duty,
     pool: Executor,
     low: Key | None,
 ) -> Iterator[Chunk]:
@@ -93,15 +107,16 @@ def crossed(
     has in it; and each is gone through in its own order for keys that the primary has not. Where
     this ends too early, the latter begins again.
     """
+    pace = Pace()
     while True:
-        started = time.monotonic()
+        duty.rest()
         within = Range(low, primary.next_key(low, pace.rows))
         if within.high is None:
             for name in list(replicas):
-                yield from _surplus(primary, name, replicas, pace, low)
-            started = time.monotonic()
+                yield from _surplus(primary, name, replicas, pace, duty, done=low)
+        before = duty.worked
         ours = primary.hashes(within)
-        spent = time.monotonic() - started
+        pace = pace.after(len(ours), duty.worked - before)
         chunk = Chunk(within.high, len(ours), within.high is None)
         keys = list(ours)
         for name, there in _each(pool, replicas, methodcaller("images", keys), chunk).items():
@@ -111,16 +126,21 @@ def crossed(
         if within.high is None:
             return
         low = within.high
-        pace = pace.after(len(ours), spent)
-        time.sleep(pace.pause(spent))
 
 
 def _surplus(
-    primary: Reader, name: str, replicas: Mapping[str, Reader], pace: Pace, done: Key | None
+    primary: Reader,
+    name: str,
+    replicas: Mapping[str, Reader],
+    pace: Pace,
+    duty: Duty,
+    *,
+    done: Key | None,
 ) -> Iterator[Chunk]:
     """Go through a replica's keys for those that the primary has not; it is at `done` meanwhile."""
     low: Key | None = None
     while name in replicas:
+        duty.rest()
         chunk = Chunk(done, 0, last=False)
         replica = replicas[name]
         try:
@@ -130,27 +150,33 @@ def _surplus(
             chunk.troubles[name] = error
             yield chunk
             return
-        started = time.monotonic()
         ours = primary.images(theirs)
-        spent = time.monotonic() - started
         chunk.candidates[name] = [key for key in theirs if key not in ours]
         yield chunk
         if within.high is None:
             return
         low = within.high
-        time.sleep(pace.pause(spent))
 
 
-def unkeyed(primary: SetReader, replicas: Mapping[str, SetReader], pool: Executor) -> Chunk:
-    """Compare a table without key whole, its rows counted by content."""
-    ours = primary.buckets()
-    chunk = Chunk(None, sum(count for count, _ in ours.values()), last=True)
-    for name, theirs in _each(pool, replicas, SetReader.buckets, chunk).items():
+def unkeyed(
+    primary: SetReader, replicas: Mapping[str, SetReader], duty: Duty, pool: Executor
+) -> Chunk:
+    """Compare a table without key whole, its rows counted by content.
+
+    A primary that works for half of the time at most reads alone: it rests while the replicas do.
+    """
+    duty.rest()
+    chunk = Chunk(None, 0, last=True)
+    together = duty.share > _HALF
+    ours, found = _both(primary, replicas, SetReader.buckets, pool, chunk, together=together)
+    chunk.rows = sum(count for count, _ in ours.values())
+    for name, theirs in found.items():
         if differing := _differing(ours, theirs):
-            here = primary.contents(differing)
             again = {name: replicas[name]}
-            for there in _each(pool, again, lambda r: r.contents(differing), chunk).values():
-                chunk.candidates[name] = _differing(here, there)
+            here, there = _both(
+                primary, again, methodcaller("contents", differing), pool, chunk, together=together
+            )
+            chunk.candidates |= {name: _differing(here, other) for name, other in there.items()}
     return chunk
 
 
@@ -166,14 +192,15 @@ def _both(
     pool: Executor,
     chunk: Chunk,
     *,
-    together: bool,
-) -> tuple[V, dict[str, V], float]:
-    """Read on the primary and then, or meanwhile, on the replicas; tell how long the primary took."""
-    started = time.monotonic()
+    together: bool = True,
+) -> tuple[V, dict[str, V]]:
+    """Read on the primary and meanwhile, or then, on the replicas."""
     reading = _begin(pool, replicas, read) if together else None
-    ours = read(primary)
-    spent = time.monotonic() - started
-    return ours, _ended(reading or _begin(pool, replicas, read), chunk), spent
+    try:
+        ours = read(primary)
+    finally:
+        wait(() if reading is None else reading.values())  # their sessions are used again
+    return ours, _ended(_begin(pool, replicas, read) if reading is None else reading, chunk)
 
 
 def _each(

@@ -1,6 +1,7 @@
 """What a verification has compared, kept on each replica: it can go on, and be looked up later.
 
-Written after every chunk in a transaction of its own, so a killed run loses one chunk. Findings are
+Written after every chunk in a transaction of its own, so a killed run loses one chunk. While it goes
+on a run holds a lock of the session that writes, which the server lets go of with it. Findings are
 not kept: what was not decided when a run died is decided when it goes on, and what was found to
 differ is looked at again.
 """
@@ -29,6 +30,17 @@ Connection = psycopg.Connection[Any]
 
 #: Runs remembered per replica.
 _KEEP = 100
+
+#: With these the server ends the session of a run that has vanished with its machine, and its lock.
+#: Between chunks it is idle for as long as the primary rests.
+_SETTINGS = {
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "idle_session_timeout": "0",
+    "statement_timeout": "60s",
+    "lock_timeout": "3s",  # a killed run's session ends sooner
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,7 +81,10 @@ class Store:
     def open(cls, config: Config, replica: str) -> Store:
         """Open a replica's runs; NotReady where `cdc setup` has not made their tables for us yet."""
         conn = postgres.connect(
-            config.replica(replica).dsn, f"cdc-verify/{config.name}/store", autocommit=True
+            config.replica(replica).dsn,
+            f"cdc-verify/{config.name}/store",
+            autocommit=True,
+            settings=_SETTINGS,
         )
         try:
             for table in ("verification", "verified", "compared"):
@@ -88,12 +103,22 @@ class Store:
     def close(self) -> None:
         self._conn.close()
 
+    def claim(self, at: dt.datetime) -> bool:
+        """Take the run that began at `at` for this session, unless it goes on in another one."""
+        name = f"cdc-verify/{self._stream}/{at.astimezone(dt.UTC).isoformat()}"
+        try:
+            self._conn.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [name])
+        except psycopg.errors.LockNotAvailable:
+            return False
+        return True
+
     def begin(self, at: dt.datetime, lsn: int, fingerprint: str, *, whole: bool) -> None:
         """Remember that a run has begun; older ones cannot go on, and the oldest are forgotten.
 
         `whole` says that every replicated table is to be compared. The last whole run that proved
         everything is never forgotten: its age is a metric.
         """
+        self.claim(at)
         with self._conn.transaction():
             self._conn.execute("DELETE FROM cdc.verified WHERE stream = %s", [self._stream])
             self._conn.execute(

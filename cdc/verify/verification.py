@@ -54,7 +54,7 @@ def verify(
     """
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
-        primary = ends.open_primary(stack, config, options.patience)
+        primary = ends.open_primary(stack, config, options.patience, options.share)
         try:
             outcome = _begin(primary, names)
             wanted = _tables(primary, config, options, outcome)
@@ -114,6 +114,7 @@ def _remember(
         (first, *others) = found
         if first is not None and not others:
             outcome.at, outcome.lsn = first
+            _take(stores, outcome.at)
             note(f"going on with the run of {outcome.at:%Y-%m-%d %H:%M:%S} UTC")
             return True
         note("no run of the same tables and replicas has left anything open: beginning anew")
@@ -123,6 +124,23 @@ def _remember(
         except psycopg.Error as error:
             outcome.trouble[name] = f"the run cannot be remembered: {ends.told(error)}"
     return False
+
+
+def _take(stores: dict[str, Store], at: dt.datetime) -> None:
+    """Take a run that was left open to go on with it; raises NotReady where it goes on already."""
+    for name, store in stores.items():
+        try:
+            free = store.claim(at)
+        except psycopg.Error:
+            continue  # to write will fail as well, and is told
+        if not free:
+            raise NotReady(
+                f"the run of {at:%Y-%m-%d %H:%M:%S} UTC has not ended: its session on {name} is alive",
+                safe="nothing was compared; that run goes on",
+                next="wait for it to end, or end it, and run the command again; without --resume "
+                "one can begin beside it",
+                replica=name,
+            )
 
 
 def _unfinished(store: Store, fingerprint: str) -> tuple[dt.datetime, int] | None:
@@ -284,8 +302,7 @@ class _Tables:
             layout,
             sides,
             self.outcome.at,
-            digest(ours, *theirs, self.outcome.hash),
-            self.options.share,
+            digest(ours, *theirs, layout),
             self.pool,
             throttle,
             lambda rows: self.meter.add(Tally(rows=rows, weight=rows)),

@@ -26,6 +26,7 @@ def own(tmp_path: Path) -> Iterator[Stream]:
         harness.own_stack(tmp_path / "stack") as stack,
         harness.stream(stack, tmp_path / "stream") as stream,
     ):
+        harness.edit(stream, r"\Z", '\n[apply]\nmissing_timeout = "1s"\n')
         stream.ready("CREATE TABLE t (id int PRIMARY KEY, v text)")
         yield stream
 

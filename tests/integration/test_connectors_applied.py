@@ -207,6 +207,26 @@ def test_delete_keeps_offsets_and_slot(made: Stream) -> None:
     assert json.loads(late["source"]["sequence"])[0] is not None
 
 
+def test_offsets_written_after_their_deletion_are_deleted_too(made: Stream) -> None:
+    """What a task that Connect has abandoned writes late is not where the next connector begins."""
+    made.cdc("connectors", "apply")
+    url = f"{made.connect}/connectors/cdc_{made.name}/offsets"
+
+    def offsets() -> list[Any]:
+        answer = requests.get(url, timeout=30)
+        answer.raise_for_status()  # which a connector that is deleted by now is not past
+        return list(answer.json()["offsets"])
+
+    wait_until(lambda: offsets() != [], "the connector has offsets")
+    old = offsets()
+    deleting = made.start("connectors", "delete", "--offsets")
+    wait_until(lambda: offsets() == [], "they are deleted")
+    requests.patch(url, json={"offsets": old}, timeout=60).raise_for_status()
+
+    wait_until(lambda: offsets() == [], "they are deleted again")
+    assert 0 == deleting.wait(90), made.log(deleting)
+
+
 def test_refusals_are_named_per_key(made: Stream) -> None:
     """What Connect finds wrong is listed before anything is created."""
     edit(made, r"^port = .*$", "port = 1")

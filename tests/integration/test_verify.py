@@ -18,7 +18,7 @@ import harness
 import psycopg
 import pytest
 from harness import Stack, Stream
-from verifying import verified
+from verifying import told, verified
 
 pytestmark = pytest.mark.stack
 
@@ -49,11 +49,7 @@ TABLE_NAMES = ["orders", "pairs", "lines", "counter", '"Odd.name"']
 def pair(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stream]:
     """Give one stream with two running daemons to all tests of this module."""
     with harness.stream(stack, tmp_path_factory.mktemp("verify")) as stream:
-        stream.ready(TABLES)
-        for replica in stream.replicas:
-            stream.start("run", "-r", replica)
-        for replica in stream.replicas:
-            stream.cdc("wait", "-r", replica, "--now", "--timeout", "60s")
+        stream.running(TABLES)
         yield stream
 
 
@@ -180,8 +176,7 @@ def test_every_fault_is_named_and_mended(pair: Stream) -> None:
         pair.verify("--repair", "apply")
 
     assert 0 == pair.verify("--repair", "apply").returncode
-    for replica in pair.replicas:
-        pair.cdc("wait", "-r", replica, "--now")
+    pair.caught_up()
     equal(pair)
 
 
@@ -214,7 +209,7 @@ def test_a_replica_that_stands_still_is_not_accused(pair: Stream) -> None:
 
     assert (3, 10, 0) == (code, orders["unverified"], orders["different"])
     assert "r1 did not reach" in orders["undecided"][0]["reason"]
-    pair.cdc("wait", "-r", "r1", "--now", "--timeout", "60s")
+    pair.caught_up()
 
 
 def test_what_cannot_be_read_is_trouble_and_the_rest_is_told(pair: Stream) -> None:
@@ -283,6 +278,34 @@ def remembered(stream: Stream, more_than: int) -> bool:
     return bool(stream.sql("r2", CHUNKS)[0][0] > more_than)
 
 
+ORDERS = ("--table", "public.orders")
+
+
+def slowly(stream: Stream, *args: str) -> subprocess.Popen[bytes]:
+    """Start a run whose pauses between chunks are longer than what is done meanwhile."""
+    return stream.start(*ORDERS, "--max-cpu", "1", *args, name="cdc-verify")
+
+
+def test_a_run_that_goes_on_is_not_resumed_beside(pair: Stream) -> None:
+    """--resume is exit 2 while the run has not ended, which is not hurt; once it is dead, it goes on."""
+    running = slowly(pair)
+    try:
+        harness.wait_until(partial(remembered, pair, more_than=0), "a chunk is remembered")
+        running.send_signal(signal.SIGSTOP)
+        seen = pair.sql("r2", CHUNKS)
+        beside = pair.verify(*ORDERS, "--resume")
+        kept = pair.sql("r2", CHUNKS)
+    finally:
+        running.kill()
+        running.wait()
+    code, report, said = told(pair, *ORDERS, "--resume")
+
+    assert 2 == beside.returncode, beside.stdout
+    assert "has not ended: its session on r1 is alive" in beside.stderr
+    assert seen == kept
+    assert (0, True) == (code, "going on with the run of" in said), report
+
+
 def test_a_killed_run_goes_on(pair: Stream) -> None:
     """Killed after any chunk and resumed, a run tells what it would have told; history has both."""
     spoil(pair, "UPDATE orders SET note = 'spoilt' WHERE id = 77")
@@ -290,13 +313,12 @@ def test_a_killed_run_goes_on(pair: Stream) -> None:
     seen = 0
     for _ in range(3):
         resume = ["--resume"] if seen else []
-        # At one percent the pauses between chunks are longer than all of this takes.
-        killed = pair.start("--max-cpu", "1", *resume, name="cdc-verify")
+        killed = slowly(pair, *resume)
         harness.wait_until(partial(remembered, pair, more_than=seen), "another chunk is remembered")
         killed.kill()
         killed.wait()
         seen = pair.sql("r2", CHUNKS)[0][0]
-    code, report = verified(pair, "--resume", "--repair", "apply")
+    code, report = verified(pair, *ORDERS, "--resume", "--repair", "apply")
     (orders,) = (t for t in report["replicas"][1]["tables"] if t["table"] == "public.orders")
     lines = pair.verify("-r", "r2", "--history").stdout.splitlines()
 

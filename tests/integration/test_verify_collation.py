@@ -52,11 +52,7 @@ def pair(stack: harness.Stack, tmp_path_factory: pytest.TempPathFactory) -> Iter
                 name
             ),
         )
-        stream.ready(TABLES)
-        for replica in stream.replicas:
-            stream.start("run", "-r", replica)
-        for replica in stream.replicas:
-            stream.cdc("wait", "-r", replica, "--now", "--timeout", "60s")
+        stream.running(TABLES)
         yield stream
 
 

@@ -38,16 +38,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stream]:
         harness.own_stack(tmp_path_factory.mktemp("outage") / "stack") as stack,
         harness.stream(stack, tmp_path_factory.mktemp("stream")) as stream,
     ):
-        stream.ready(TABLES)
-        for replica in stream.replicas:
-            stream.start("run", "-r", replica)
-        caught_up(stream)
+        stream.running(TABLES)
         yield stream
-
-
-def caught_up(stream: Stream) -> None:
-    for replica in stream.replicas:
-        stream.cdc("wait", "-r", replica, "--now", "--timeout", "120s", timeout=150)
 
 
 def set_system(stream: Stream, name: str, value: str) -> None:
@@ -140,7 +132,7 @@ def test_a_replica_that_dies_meanwhile_costs_the_others_nothing(pair: Stream) ->
     assert [True, False] == [t["proven"] for t in r2["tables"]]
     assert "the session on r2 broke" in r2["trouble"]
     assert "--resume" in r2["claim"]
-    caught_up(pair)
+    pair.caught_up()
     code, report = verified(pair, "--resume")
     assert (0, [30000, 30000]) == (code, [r["tables"][1]["rows"] for r in report["replicas"]])
 
@@ -157,6 +149,6 @@ def test_a_primary_that_dies_meanwhile_ends_the_run_with_what_was_proven(pair: S
         assert [True, False] == [t["proven"] for t in replica["tables"]]
         assert "the session on the primary broke" in replica["trouble"]
     pair.cdc("connectors", "restart", check=False)
-    caught_up(pair)
+    pair.caught_up()
     code, report = verified(pair, "--resume")
     assert (0, [30000, 30000]) == (code, [r["tables"][1]["rows"] for r in report["replicas"]])

@@ -51,16 +51,8 @@ NAMES = ['"Ware"', "amounts", "bits", "bags", "swapped", "days"]
 def pair(stack: harness.Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stream]:
     """Give one stream with two running daemons to all tests of this module."""
     with harness.stream(stack, tmp_path_factory.mktemp("trouble")) as stream:
-        stream.ready(TABLES)
-        for replica in stream.replicas:
-            stream.start("run", "-r", replica)
-        caught_up(stream)
+        stream.running(TABLES)
         yield stream
-
-
-def caught_up(stream: Stream) -> None:
-    for replica in stream.replicas:
-        stream.cdc("wait", "-r", replica, "--now", "--timeout", "60s")
 
 
 def table(report: dict[str, Any], replica: str, name: str) -> dict[str, Any]:
@@ -135,7 +127,7 @@ def test_what_only_differs_in_binary_is_no_difference(pair: Stream) -> None:
                 "UPDATE {} SET f = 'infinity'::float8 - 'infinity'::float8, a[2] = 5 WHERE f < 4"
             ).format(sql.Identifier(name)),
         )
-    caught_up(pair)
+    pair.caught_up()
     code, report, _ = told(pair)
 
     assert 0 == code, report
@@ -267,6 +259,44 @@ def test_a_table_that_somebody_holds_is_left_for_later(pair: Stream, end: str) -
     assert (0, 3000) == (code, table(report, "r2", 'public."Ware"')["rows"])
 
 
+@contextlib.contextmanager
+def slow(stream: Stream, end: str) -> Iterator[None]:
+    """Let one table take for ever to read, and let the database end statements at once."""
+    database = sql.Identifier(stream.name)
+    stream.sql(
+        end,
+        "CREATE FUNCTION slow(mood) RETURNS text LANGUAGE plpgsql"
+        " AS 'BEGIN PERFORM pg_catalog.pg_sleep(600); RETURN NULL; END'",
+    )
+    stream.sql(end, "CREATE CAST (mood AS text) WITH FUNCTION slow(mood)")
+    stream.sql(end, sql.SQL("ALTER DATABASE {} SET statement_timeout = '1ms'").format(database))
+    try:
+        yield
+    finally:
+        with psycopg.connect(stream.stack.ends[end], autocommit=True) as conn:
+            conn.execute(sql.SQL("ALTER DATABASE {} RESET statement_timeout").format(database))
+        stream.sql(end, "DROP FUNCTION slow(mood) CASCADE")
+
+
+@pytest.mark.parametrize("end", ["primary", "r2"])
+def test_a_statement_timeout_costs_the_table_and_nothing_else(pair: Stream, end: str) -> None:
+    """Ours leaves the table for --resume, exit 2, what else differs is mended; the database's is not felt."""
+    spoil(pair, "DELETE FROM bits WHERE id = 3")
+    with slow(pair, end):
+        code, report, _ = told(pair, "--statement-timeout", "4s", "--repair", "apply")
+    ware = [table(report, r, 'public."Ware"') for r in pair.replicas]
+    others = [t for r in report["replicas"] for t in r["tables"] if t["table"] != 'public."Ware"']
+
+    assert (2, 1) == (code, table(report, "r2", "public.bits")["mended"]), report
+    assert [end != "primary", False] == [t["proven"] for t in ware]
+    assert f"on {'the primary' if end == 'primary' else end}: " in ware[1]["trouble"]
+    assert "statement timeout (--statement-timeout)" in ware[1]["trouble"]
+    assert all(t["proven"] for t in others)
+    code, report, said = told(pair, "--resume")
+    assert (0, True) == (code, "going on with the run of" in said), report
+    equal(pair)
+
+
 def test_a_table_nobody_lets_us_read_on_the_primary_is_trouble(pair: Stream) -> None:
     """A right that is missing on the primary is told for that table on every replica."""
     pair.sql("primary", "REVOKE SELECT ON amounts FROM cdc")
@@ -318,7 +348,7 @@ def test_a_stopped_daemon_is_waited_for_once_and_said(pair: Stream) -> None:
     assert (10, 1200) == (open_rows["public.bits"], open_rows["public.swapped"])
     assert 1 == said.count("waiting until"), said
     assert table(report, "r1", "public.amounts")["proven"]
-    caught_up(pair)
+    pair.caught_up()
     code, report, said = told(pair, "-r", "r1", "--resume")
     assert (0, "going on" in said) == (code, True), report
 

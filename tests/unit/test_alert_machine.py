@@ -60,6 +60,19 @@ def test_a_stall_is_told_before_it_misses_the_target() -> None:
     assert "misses the target" in memory.summary
 
 
+def test_what_holds_the_replica_up_is_told() -> None:
+    """Whoever is called reads the cause, in a prediction as in a warning and in what is missed."""
+    behind = [dataclasses.replace(sample, why="its daemon hangs") for sample in stall(600)]
+    drifts = [Sample(190.0, "its daemon hangs")] * 8
+
+    (predicted,), memory = told(behind)
+    (warned,), _ = told(drifts)
+
+    assert "its daemon hangs" in predicted.summary
+    assert "its daemon hangs" in memory.summary
+    assert "its daemon hangs" in warned.summary
+
+
 def test_a_slow_drift_warns_and_gets_graver_once() -> None:
     """Lag that grows slowly is a warning after `for`, and critical once it is over the target."""
     notices, _ = told(lags(*(100 + n / 2 for n in range(600))))

@@ -40,7 +40,7 @@ POISON = Capture("task 0 RUNNING", True, (), (), None, "ERROR a value out of ran
         ("not moving", replica(), {}, "a large transaction"),
         ("not fed", replica(), {"capture": FAILED}, "has failed: boom"),
         ("not fed", replica(), {"kafka": silent("Kafka"), "capture": None}, "Kafka does not"),
-        ("not fed", replica(), {}, "nothing has come out of the connector for 72 s"),
+        ("not fed", replica(), {}, "no heartbeat has come out of the connector for 72 s"),
         ("not fed", replica(), {"capture": POISON}, "ERROR a value out of range"),
         ("following", replica(), {"capture": FAILED}, "has failed: boom"),
         ("following", replica(), {}, ""),

@@ -12,7 +12,7 @@ from test_connectors_rest import Worker, refusal, worker
 from cdc import connectors, guard
 from cdc.connectors import FIXED
 from cdc.errors import ConfigError, ConnectRefused
-from cdc.guard import Guard
+from cdc.guard import Guard, Patience
 
 __all__ = ["worker"]  # the fixture
 
@@ -174,3 +174,44 @@ def test_what_cannot_be_seen_does_not_stop_the_daemon(
     assert told in warnings[0]
     assert "s3cret" not in caplog.text
     assert "can be seen now" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ((200, RUNNING), None),
+        ((200, FAILED), "has failed (connector RUNNING, task 0 FAILED): a.b.Exception: told"),
+        (
+            (200, {"connector": {"state": "PAUSED"}, "tasks": [{"id": 0, "state": "PAUSED"}]}),
+            "is held: connector PAUSED, task 0 PAUSED",
+        ),
+        (
+            (200, {"connector": {"state": "RUNNING"}, "tasks": [{"id": 0, "state": "RESTARTING"}]}),
+            "does not run yet: connector RUNNING, task 0 RESTARTING",
+        ),
+        ((200, {"connector": {"state": "RUNNING"}, "tasks": []}), "does not run yet"),
+        (refusal(404, "No status found"), "has no connector cdc_app"),
+        (refusal(401, "User cannot access the resource."), "401: User cannot access"),
+    ],
+)
+def test_what_holds_the_connector_up(
+    worker: Worker, answer: tuple[int, object], told: str | None
+) -> None:
+    """Only a connector whose task runs is held up by nothing; what cannot be told is said."""
+    worker.answers = [answer]
+
+    found = Guard(config(url=worker.url)).holdup()
+
+    assert (told is None) == (found is None)
+    assert (told or "") in (found or "")
+
+
+def test_a_running_connector_is_given_its_time() -> None:
+    """The time begins anew whenever the connector was held up, and then never ends meanwhile."""
+    patience = Patience(60.0)
+    looks: list[tuple[float, str | None]] = [
+        (0.0, None), (59.0, None), (61.0, "failed"), (9_999.0, "failed"),
+        (10_000.0, None), (10_059.0, None), (10_060.0, None),
+    ]  # fmt: skip
+
+    assert [False] * 6 + [True] == [patience.spent(holdup, now) for now, holdup in looks]

@@ -29,10 +29,12 @@ def reading(**known: Any) -> Reading:
 
 def measured(
     now: float, read: Reading | None, first: First | None = None, end: int = 50,
-    before: list[Sample] | None = None,
+    before: list[Sample] | None = None, *, cut_at: float | None = None,
 ) -> Lag:  # fmt: skip
     """Return the lag at `now`."""
-    return lag.measure("r1", now, read, first=first, end=end, before=before or [], period=PERIOD)[0]
+    return lag.measure(
+        "r1", now, read, first=first, end=end, before=before or [], period=PERIOD, cut_at=cut_at
+    )[0]
 
 
 @pytest.mark.parametrize(
@@ -99,6 +101,35 @@ def test_records_that_wait_and_are_not_applied_are_a_standstill() -> None:
     moves = measured(1000.0, reading(next_offset=150), first, 250, trail([40.0] * 10, moves=10))
 
     assert ("not moving", "following") == (still.state, moves.state)
+
+
+@pytest.mark.parametrize(
+    ("cut_at", "end", "state"),
+    [
+        (985.0, 250, "not fed"),
+        (995.0, 250, "not moving"),  # it may still come
+        (985.0, 300, "not moving"),  # it comes: the connector's clock is behind the primary's
+        (None, 250, "not moving"),  # all that waits is whole
+    ],
+)
+def test_a_transaction_that_is_never_sent_to_its_end_is_no_fault_of_the_replica(
+    cut_at: float | None, end: int, state: str
+) -> None:
+    """The topic ends inside it and does not grow: nothing comes out of the connector any more."""
+    before = [Sample(980.0 + 2 * n, 20.0 + 2 * n, 50, 250) for n in range(10)]
+
+    found = measured(
+        1000.0, reading(heartbeat_at=958.0), First(50, 960.0), end, before, cut_at=cut_at
+    )
+
+    assert state == found.state
+
+
+def test_a_single_look_tells_a_transaction_that_is_never_sent_to_its_end() -> None:
+    """`cdc status` has no looks before to compare with."""
+    found = measured(1000.0, reading(heartbeat_at=958.0), First(50, 960.0), 52, cut_at=960.0)
+
+    assert "not fed" == found.state
 
 
 def test_rows_without_heartbeats_are_a_state_of_their_own() -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from mutants import mutant
 
-from cdc import position, writing
+from cdc import guard, position, writing
 from cdc.batch import Buffer
 from cdc.errors import CdcError
 from cdc.ledger import Ledger
@@ -66,6 +66,10 @@ def test_the_replica_is_as_the_primary_was_whatever_happens() -> None:
             "return Verdict.NEW\n    if previous == self.applied", id="what comes again is applied again",
         ),
         pytest.param(
+            guard.Patience, "spent", "return False", "return True",
+            id="halts though the connector has failed",
+        ),
+        pytest.param(
             writing, "lock", "while not position.try_lock(conn, stream):", "while False:",
             id="no lock",
         ),
@@ -77,6 +81,6 @@ def test_the_model_finds(owner: Any, name: str, old: str, new: str) -> None:
         run_state_machine_as_test(
             machine.Machine,
             settings=settings(
-                _SETTINGS, max_examples=100, derandomize=True, phases=[Phase.generate]
+                _SETTINGS, max_examples=300, derandomize=True, phases=[Phase.generate]
             ),
         )

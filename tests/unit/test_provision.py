@@ -28,7 +28,7 @@ def server(**other: Any) -> Server:
 
 
 def publication(members: dict[TableName, bool], **other: Any) -> Publication:
-    given: dict[str, Any] = {"all_tables": False, "whole": True, "schemas": ()}
+    given: dict[str, Any] = {"all_tables": False, "whole": True, "generated": False, "schemas": ()}
     return Publication(members=members, **{**given, **other})
 
 
@@ -93,6 +93,15 @@ def test_a_drifted_publication_is_mended() -> None:
             "publish_via_partition_root = false)"
         ),
     ] == statements(provision.publication_steps(config("app.*"), drifted, WANTED))
+
+
+def test_a_publication_leaves_generated_columns_out() -> None:
+    """PostgreSQL 18 can publish them; every server computes its own."""
+    drifted = publication({A: False, B: False}, generated=True)
+
+    assert ['ALTER PUBLICATION "cdc_app" SET (publish_generated_columns = none)'] == statements(
+        provision.publication_steps(config("app.*"), drifted, WANTED)
+    )
 
 
 def test_a_publication_for_all_tables_is_refused() -> None:

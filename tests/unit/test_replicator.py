@@ -30,6 +30,10 @@ APPLIED = 1000
 RING = ((7, APPLIED),)
 
 
+#: What the ledger finds where a record is missing.
+MISSING = Gap(8, BrokenStream("one is missing", safe="", next=""))
+
+
 def new_turn() -> Turn:
     """Return a daemon's turn on a replica whose last commit ends at APPLIED; no server is asked."""
     position = Position("app", "cdc.app", "id", 5, None, APPLIED, "7", 1, RING, 0)
@@ -165,26 +169,25 @@ def large(turn: Turn, txid: int) -> None:
 
 def test_the_end_of_a_large_transaction_is_looked_up_once() -> None:
     """However many pieces it is written in, the log ahead is read for its END only once."""
-    turn, daemon, topic = new_turn(), replicator(), Ahead([end_of(7, 1100), end_of(8, 1200)])
+    turn, topic = new_turn(), Ahead([end_of(7, 1100), end_of(8, 1200)])
     turn.ahead.source = topic  # type: ignore[assignment]  # only `ahead` is asked
     large(turn, 8)
 
-    assert [1200, 1200] == [daemon._end_of_open(turn), daemon._end_of_open(turn)]
+    assert [1200, 1200] == [turn.end_of_open(), turn.end_of_open()]
     assert 1 == topic.looks
 
 
 def test_looking_ahead_ends_when_stopped() -> None:
     """SIGTERM ends also a look through a long log."""
-    turn, daemon = new_turn(), replicator()
+    turn = new_turn()
     turn.ahead.source = Ahead([end_of(7, 1100)])  # type: ignore[assignment]  # only `ahead` is asked
     turn.ahead.stop.set()
 
-    gap = Gap(8, BrokenStream("one is missing", safe="", next=""))
     with pytest.raises(Fenced):
-        turn.ahead.later_copy(gap, turn.ledger)
+        turn.ahead.later_copy(MISSING, turn.ledger)
     large(turn, 7)
     with pytest.raises(Fenced):
-        daemon._end_of_open(turn)
+        turn.end_of_open()
 
 
 def test_the_pause_grows_until_something_is_applied(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,22 @@ DEAD = Capture("task 0 FAILED", False, (0,), ("boom",), "the connector cdc_app h
             "1 replica, at most 400.0 s behind (target 300 s MISSED), last verified 2 h ago: identical",
         ),
         (
+            seen(replica(), state="not fed", seconds=40.0),
+            True,
+            (
+                "1 replica, at most 40.0 s behind, nothing arrives: r1, "
+                "last verified 2 h ago: identical"
+            ),
+        ),
+        (
+            seen(replica(), state="not moving", seconds=40.0),
+            True,
+            (
+                "1 replica, at most 40.0 s behind, stands still: r1, "
+                "last verified 2 h ago: identical"
+            ),
+        ),
+        (
             seen(replica(), uncovered={TableName("public", "new"): ("r1",)}),
             False,
             (
@@ -173,8 +189,30 @@ def test_what_a_worker_complained_of_is_found_in_its_log(tmp_path: Path) -> None
         "2026-01-01T00:00:02.000 INFO  Committing\n"
     )
 
-    assert readings.complaint(log) == (
+    assert readings.complaint(log, "cdc_app") == (
         "2026-01-01T00:00:01.000 ERROR ErrorHandler: Producer failure; "
         "Caused by: java.lang.NumberFormatException: Value 2500000000 out of range"
     )
-    assert readings.complaint(tmp_path / "none") is None
+    assert readings.complaint(tmp_path / "none", "cdc_app") is None
+
+
+def test_another_connector_s_error_is_not_taken_for_ours(tmp_path: Path) -> None:
+    """The last trouble that names the connector counts, with where PostgreSQL says that it was."""
+    log = tmp_path / "connect.log"
+    log.write_text(
+        "[2026-01-01 00:00:00,000] WARN WorkerSourceTask{id=cdc_app-0} failed to poll records\n"
+        "org.apache.kafka.connect.errors.RetriableException: An exception occurred\n\tat x.Y\n"
+        "Caused by: org.postgresql.util.PSQLException: ERROR: invalid memory alloc request size 1\n"
+        '  Where: slot "cdc_app", in the change callback, associated LSN 0/1E037B8\n\tat x.Z\n'
+        "[2026-01-01 00:00:01,000] ERROR WorkerSourceTask{id=cdc_app2-0} failed\n"
+        "[2026-01-01 00:00:02,000] WARN WorkerSourceTask{id=cdc_app-0} is slow\n"
+    )
+
+    ours, other = readings.complaint(log, "cdc_app"), readings.complaint(log, "cdc_other")
+
+    assert (ours or "").split("; ") == [
+        "[2026-01-01 00:00:00,000] WARN WorkerSourceTask{id=cdc_app-0} failed to poll records",
+        "Caused by: org.postgresql.util.PSQLException: ERROR: invalid memory alloc request size 1",
+        'Where: slot "cdc_app", in the change callback, associated LSN 0/1E037B8',
+    ]
+    assert other == "[2026-01-01 00:00:01,000] ERROR WorkerSourceTask{id=cdc_app2-0} failed"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cdc import tables
+from cdc import patterns, tables
 from cdc.config import Config, Connect, Kafka, Primary, Replica
 from cdc.errors import ConfigError
 from cdc.names import TableName
@@ -69,14 +69,14 @@ def test_patterns_are_shell_patterns_quoted_as_in_sql(
     pattern: str, name: str, matches: bool
 ) -> None:
     """Wildcards count outside quotes only, and what is not quoted is lower case."""
-    assert matches == tables.pattern(pattern).matches(TableName(*name.split(".")))
+    assert matches == patterns.pattern(pattern).matches(TableName(*name.split(".")))
 
 
 @pytest.mark.parametrize("text", ["", "app", "a.b.c", 'a."b', "a.", ".b", "*"])
 def test_a_malformed_pattern_is_refused(text: str) -> None:
     """What is not schema.table is a configuration error that shows how to write it."""
     with pytest.raises(ConfigError, match="not a table pattern") as raised:
-        tables.pattern(text)
+        patterns.pattern(text)
 
     assert "schema.table" in raised.value.next
 
@@ -115,6 +115,10 @@ def test_a_partition_of_a_replicated_table_cannot_be_excluded() -> None:
     assert "app.p" in found.refused[0].fix
 
 
+#: A key column that every server computes by itself.
+GENERATED = dataclasses.replace(column("id"), generated="s")
+
+
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
@@ -122,7 +126,12 @@ def test_a_partition_of_a_replicated_table_cannot_be_excluded() -> None:
         ({"key_immediate": False}, "deferrable primary key and not REPLICA IDENTITY FULL"),
         ({"replica_identity": "n"}, "REPLICA IDENTITY NOTHING"),
         ({"replica_identity": "i"}, "USING INDEX of an index that is gone"),
-        ({"columns": ()}, "no column that could be written"),
+        (
+            {"columns": (GENERATED, column("a"))},
+            "is identified by the generated column id, which the log does not have, and not",
+        ),
+        ({"columns": (), "key": (), "replica_identity": "f"}, "no column that is in the log"),
+        ({"columns": (GENERATED,), "replica_identity": "f"}, "no column that is in the log"),
         (
             {
                 "columns": (column("id"), dataclasses.replace(column("g"), generated="s")),
@@ -162,6 +171,7 @@ def test_tables_that_read_alike_with_their_schema_are_refused() -> None:
         ({"replica_identity": "f"}, ("id",)),
         ({"replica_identity": "f", "key_immediate": False}, ()),
         ({"replica_identity": "f", "key": ()}, ()),
+        ({"replica_identity": "f", "columns": (GENERATED, column("a"))}, ()),
         ({"replica_identity": "i", "index": ("a", "b")}, ("a", "b")),
         ({"replica_identity": "i", "index": ("a",), "key": (), "key_immediate": False}, ("a",)),
     ],

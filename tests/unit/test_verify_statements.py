@@ -36,7 +36,8 @@ def test_the_document_prints_what_is_sent() -> None:
     sent: list[sql.Composed] = [
         statements.next_key(("7",), 10_000),
         statements.checksum(within),
-        statements.hashes(within),
+        statements.parts(within),
+        statements.hashes(within, some=True),
         statements.images(),
         sets.buckets(whole),
     ]
@@ -47,9 +48,12 @@ def test_the_document_prints_what_is_sent() -> None:
 
 def test_rows_without_key_are_hashed_as_printed() -> None:
     """Their hash is their address, so it must not tell apart what PostgreSQL prints alike."""
-    found: Layout = layout(dataclasses.replace(SHAPE, key=()), [], "lookup3")
+    types = ("bigint", "numeric(12,2)", "character varying(5)", "timestamp(3) with time zone",
+             "double precision", "character(3)", "text[]", "interval")  # fmt: skip
+    columns = tuple(Column(kind, kind) for kind in types)
+    found: Layout = layout(Shape(SHAPE.table, columns, ()), [], "lookup3")
 
-    assert [False, False, False] == [column.binary for column in found.columns]
+    assert [True] * 4 + [False] * 4 == [column.binary for column in found.columns]
     assert [True, False, True] == [c.binary for c in layout(SHAPE, [SHAPE], "lookup3").columns]
 
 

@@ -42,6 +42,12 @@ class TopicInfo:
     partitions: int
 
 
+def brokers(config: Config) -> int:
+    """Return how many brokers the cluster has; raises as `describe` where Kafka does not say."""
+    with _admin(config) as admin:
+        return len(admin.list_topics(timeout=TIMEOUT).brokers)
+
+
 def exists(config: Config) -> bool:
     """Tell whether there is such a topic; raises as `describe` where Kafka does not say."""
     with _admin(config) as admin:

@@ -22,9 +22,9 @@ Written by `make bench-verify`; what was measured is in `bench/results/verify.js
 ## cdc-verify
 
 Against reladiff {reladiff}, which also compares by checksums of key ranges, and mends nothing: the same tables of
-the same two servers. Seconds, median of {runs} runs each ({cold} where rows differ, or cold), taken by
-turns; in brackets the fastest and the slowest. "Processor" is the time that the primary's server used, in seconds and, for the
-defaults, of the run: `cdc-verify` is told to take half of one core at most and rests between ranges,
+the same two servers. Seconds, median of {least} to {runs} runs, taken by turns; in brackets
+the fastest and the slowest. "Processor" is the time that the primary's server used, in seconds and, for
+the defaults, of the run: `cdc-verify` is told to take half of one core at most and rests between ranges,
 reladiff takes what it gets.
 
 | {rows:,} rows | differ | caches | cdc-verify | processor | with `--max-cpu 100` | processor | reladiff | processor |
@@ -39,8 +39,8 @@ _TAIL = """
 - **Caches**: warm is what the runs before left. Cold: before each run both servers' shared buffers were
   filled with another table and Linux dropped its page cache.
 - **Processor**: all processes of the primary's server, from the start of the program to its end.
-- **reladiff** had the best of {tried} settings for each table, tried warm before: threads, bisection factor and
-  threshold were {best}. Besides `--skip-sort-results`, and `--assume-unique-key` where there is a key. It needs
+- **reladiff** had the best of {tried} settings for each table, tried warm before, and given up after twice
+  the best one's time: threads, bisection factor and threshold were {best}. Besides `--skip-sort-results`, and `--assume-unique-key` where there is a key. It needs
   a column to divide a table by: for the one without key it was given `id`, which has no index; without such a
   column it cannot compare one.
 - **Load** of the machine just before a run (its average over a minute, the run before included): median {load:.1f},
@@ -64,7 +64,7 @@ def page(told: Mapping[str, Any]) -> str:
     head = _HEAD.format(
         reladiff=told["machine"]["reladiff"],
         runs=max(len(result["default"]) for result in results),
-        cold=min(len(result["default"]) for result in results),
+        least=min(len(result["default"]) for result in results),
         rows=told["rows"],
     )
     tail = _TAIL.format(

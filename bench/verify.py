@@ -60,12 +60,21 @@ _SPOIL: dict[str, LiteralString] = {
     "no_key": "UPDATE no_key SET note = coalesce(note, '') || ' ' WHERE id % 1000 = 500",
 }
 
-#: Runs at most, cold (what makes the caches cold takes longer than a run), and where rows differ
-#: (reladiff then fetches them).
-_COLD_RUNS, _DIFFERING_RUNS = 3, 3
+#: Ends what a killed program has left running.
+_END: LiteralString = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+     WHERE datname = current_database() AND usename = 'postgres' AND pid <> pg_backend_pid()"""
+
+#: Runs at most, by whether rows differ (reladiff then fetches them) and whether caches are cold (to
+#: make them so takes longer than a run).
+_MOST = {(False, False): 5, (False, True): 3, (True, False): 3, (True, True): 2}
 
 #: reladiff's settings that are tried, the best of which is taken: threads, factor, threshold.
-_SETTINGS = ((1, 32, 16_384), (2, 32, 16_384), (2, 8, 150_000))
+_SETTINGS = ((2, 8, 150_000), (2, 32, 16_384), (1, 32, 16_384))
+
+#: Times the best one's seconds after which another one is given up: by a column without index some
+#: take many minutes to find rows that differ.
+_GIVEN_UP = 2.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -144,15 +153,19 @@ class Bench:
             "--skip-sort-results", *(["--assume-unique-key"] if table != "no_key" else []),
         ]  # fmt: skip
 
-    def run(self, command: Sequence[str], *, cold: bool) -> Run:
-        """Run a program to its end; cold: after both servers and the system have forgotten."""
+    def run(self, command: Sequence[str], *, cold: bool, limit: float | None = None) -> Run:
+        """Run a program to its end; cold: after both servers and the system have forgotten.
+
+        Raises subprocess.TimeoutExpired after `limit` seconds.
+        """
         if cold:
             servers.forget([self._primary, self._replica])
         load = os.getloadavg()[0]
         before = self._primary.cpu(), self._replica.cpu()
         began = time.monotonic()
         done = subprocess.run(
-            command, env=self._env, cwd=self.stream.folder, capture_output=True, text=True, check=False
+            command, env=self._env, cwd=self.stream.folder, capture_output=True, text=True, check=False,
+            timeout=limit,
         )  # fmt: skip
         seconds = time.monotonic() - began
         after = self._primary.cpu(), self._replica.cpu()
@@ -160,6 +173,15 @@ class Bench:
             round(seconds, 2), round(after[0] - before[0], 2), round(after[1] - before[1], 2),
             _found(command, done), round(load, 1),
         )  # fmt: skip
+
+    def given_up(self, command: Sequence[str], limit: float) -> float:
+        """Return the seconds that a program takes; `limit` where it took longer and was killed."""
+        try:
+            return self.run(command, cold=False, limit=limit).seconds
+        except subprocess.TimeoutExpired:
+            for end in ("primary", "r1"):
+                self.stream.sql(end, _END)
+            return limit
 
     def spoil(self, table: str) -> None:
         self.stream.sql("r1", _SPOIL[table])
@@ -206,9 +228,7 @@ def compete(bench: Bench, program: Path, runs: int, told: dict[str, Any]) -> Ite
             if cold:
                 del contestants["max_cpu_100"]
             seen: dict[str, list[Run]] = {name: [] for name in contestants}
-            for _ in range(
-                min(runs, _COLD_RUNS if cold else runs, _DIFFERING_RUNS if differing else runs)
-            ):
+            for _ in range(min(runs, _MOST[bool(differing), cold])):
                 for name, command in contestants.items():
                     seen[name].append(run := bench.run(command, cold=cold))
                     assert run.found == differing, (table, name, run)
@@ -222,12 +242,13 @@ def compete(bench: Bench, program: Path, runs: int, told: dict[str, Any]) -> Ite
 
 
 def _tried(bench: Bench, program: Path, table: str) -> dict[tuple[int, ...], float]:
-    """Return the seconds that reladiff takes with each of its settings, warm, once each."""
+    """Return the seconds that reladiff takes, at least, with each of its settings, warm, once each."""
     bench.run(bench.ours(table, 100), cold=False)
-    return {
-        settings: bench.run(bench.theirs(program, table, settings), cold=False).seconds
-        for settings in _SETTINGS
-    }
+    tried: dict[tuple[int, ...], float] = {}
+    for settings in _SETTINGS:
+        limit = round(_GIVEN_UP * min(tried.values(), default=300.0), 2)
+        tried[settings] = bench.given_up(bench.theirs(program, table, settings), limit)
+    return tried
 
 
 def machine(stream: Stream) -> dict[str, str]:

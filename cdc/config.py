@@ -283,12 +283,10 @@ def _check(config: Config, path: Path) -> None:
         )
     if not config.replicas:
         raise _wrong(f"{path}: no replica is configured", "add a [replicas.r1] table with a dsn")
-    for name in config.replicas:
-        if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name):
-            raise _wrong(
-                f"{path}: replica name {name!r} is not usable",
-                "use 1 to 40 letters, digits, _ and -",
-            )
+    if odd := [name for name in config.replicas if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name)]:
+        raise _wrong(
+            f"{path}: replica name {odd[0]!r} is not usable", "use 1 to 40 letters, digits, _ and -"
+        )
     for key, value in (
         ("bootstrap.jobs", config.bootstrap.jobs),
         ("apply.max_batch_rows", config.apply.max_batch_rows),

@@ -126,6 +126,11 @@ class Daemons:
         self._running[replica] = self._stream.start("run", "-r", replica)
         return hit
 
+    def again(self, replica: str) -> None:
+        """Start a daemon that has halted again, as a person would."""
+        if self._running[replica].poll() == 1:
+            self._running[replica] = self._stream.start("run", "-r", replica)
+
     def alive(self) -> None:
         """Fail with the log of a daemon that has ended by itself."""
         for replica, daemon in self._running.items():

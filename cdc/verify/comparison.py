@@ -13,7 +13,7 @@ import psycopg
 
 from cdc.errors import CdcError
 from cdc.verify import repair, scan
-from cdc.verify.confirm import Confirmation, RowReader
+from cdc.verify.confirm import Confirmation, Decided, RowReader
 from cdc.verify.encoding import Layout
 from cdc.verify.ends import Primary, Replica
 from cdc.verify.findings import Finding, TableResult, Undecided
@@ -27,6 +27,9 @@ from cdc.verify.throttle import Throttle
 
 #: Candidates that are decided before the scan goes on: few enough to keep in memory and to remember.
 _TOGETHER = 2_000
+
+#: Candidates of one chunk that are decided at once: their rows of both ends are in memory.
+_AT_ONCE = 10_000
 
 #: Differing rows of a table after which more of them tell nothing.
 MOST = 100_000
@@ -173,7 +176,23 @@ class Comparison:
     def _decide(self, side: Side) -> None:
         if not side.pending or side.result.trouble:
             return
-        decided = Confirmation(self.primary, side.replica, self._readers(side)).decide(side.pending)
+        confirmation = Confirmation(self.primary, side.replica, self._readers(side))
+        pending, side.pending = side.pending, []
+        side.result.undecided = []
+        for start in range(0, len(pending), _AT_ONCE):
+            if len(side.findings) > MOST:
+                break
+            self._note(side, confirmation.decide(pending[start : start + _AT_ONCE]))
+        # What was not decided is tried again with the next candidates, and at the end.
+        side.stuck = bool(side.pending)
+        if len(side.findings) > MOST:
+            why = (
+                f"more than {MOST:,} rows differ, so the table was left: `cdc bootstrap --table "
+                f"{self.layout.table} --overwrite`"
+            )
+            side.result.undecided.append(Undecided((), why))
+
+    def _note(self, side: Side, decided: Decided) -> None:
         result = side.result
         # One that was found to differ before the run was killed may be equal now.
         result.resolved = min(result.resolved + decided.same - decided.alike, result.candidates)
@@ -181,16 +200,8 @@ class Comparison:
         for finding in decided.findings:
             result.count(finding)
         side.findings += decided.findings
-        result.undecided = list(decided.undecided)
-        # What was not decided is tried again with the next candidates, and at the end.
-        side.pending = [key for undecided in decided.undecided for key in undecided.keys]
-        side.stuck = bool(side.pending)
-        if len(side.findings) > MOST:
-            why = (
-                f"more than {MOST:,} rows differ, so the table was left: `cdc bootstrap --table "
-                f"{self.layout.table} --overwrite`"
-            )
-            result.undecided.append(Undecided((), why))
+        result.undecided += decided.undecided
+        side.pending += [key for undecided in decided.undecided for key in undecided.keys]
 
     def _mend(self, side: Side) -> None:
         """Repair what was found, then decide the same rows again."""

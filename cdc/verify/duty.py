@@ -20,7 +20,7 @@ class Duty:
     def __init__(self, share: float, now: float) -> None:
         self.share = share
         self.worked = 0.0
-        self._paid = now
+        self._paid = now - _IN_HAND * share  # it has done nothing for us before
 
     def work(self, seconds: float, now: float) -> None:
         """Count `seconds` of work that have ended `now`."""

@@ -66,8 +66,12 @@ class Statements:
     layout: Layout
 
     def next_key(self, low: Key | None, rows: int) -> sql.Composed:
-        return sql.SQL("SELECT {} FROM {}{} ORDER BY {} OFFSET {} LIMIT 1").format(
+        # As text from outside: inside, each key that is passed over would be printed as well.
+        return sql.SQL(
+            "SELECT {} FROM (SELECT {} FROM {}{} ORDER BY {} OFFSET {} LIMIT 1) AS t"
+        ).format(
             self.layout.key_texts,
+            self._key,
             self._from,
             self._where(Range(low)),
             self._key,

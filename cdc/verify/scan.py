@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, wait
 from operator import methodcaller
@@ -20,6 +21,9 @@ R = TypeVar("R")
 V = TypeVar("V")
 
 _HALF = 0.5
+
+#: Rows of each end that are listed at once.
+_LISTED = 50_000
 
 
 @dataclasses.dataclass(slots=True)
@@ -65,7 +69,12 @@ def keyed(
             parts, there = _both(primary, unequal, methodcaller("parts", within), pool, chunk)
             chunk.rows = sum(part.rows for part in parts.values())
             differing = {name: _differing(parts, found) for name, found in there.items()}
-            chunk.candidates = _listed(primary, unequal, within, differing, pool=pool, chunk=chunk)
+            rows: Counter[int] = Counter()
+            for found in (parts, *there.values()):
+                rows |= Counter({part: held.rows for part, held in found.items()})
+            chunk.candidates = _listed(
+                primary, unequal, within, differing, rows, pool=pool, chunk=chunk
+            )
         if dirty:
             pace = pace.after(chunk.rows, duty.worked - before)
         # Where rows are written all over, the next chunk will have some, too.
@@ -81,17 +90,36 @@ def _listed(
     replicas: Mapping[str, Reader],
     within: Range,
     differing: Mapping[str, list[int]],
+    rows: Mapping[int, int],
     *,
     pool: Executor,
     chunk: Chunk,
 ) -> dict[str, list[Key]]:
-    """Return the keys of a range that differ, by replica, looking at the `differing` parts only."""
+    """Return the keys of a range that differ, by replica, looking at the `differing` parts only.
+
+    `rows` tells how many a part has, at the end that has most.
+    """
     wanted = {name: replicas[name] for name, parts in differing.items() if parts}
     if not wanted:
         return {}
-    parts = sorted(set().union(*differing.values()))
-    ours, theirs = _both(primary, wanted, methodcaller("hashes", within, parts), pool, chunk)
-    return {name: _differing(ours, found) for name, found in theirs.items()}
+    candidates: dict[str, list[Key]] = {name: [] for name in wanted}
+    for lot in _lots(sorted(set().union(*differing.values())), rows):
+        ours, theirs = _both(primary, wanted, methodcaller("hashes", within, lot), pool, chunk)
+        for name, found in theirs.items():
+            candidates[name] += _differing(ours, found)
+    return candidates
+
+
+def _lots(parts: list[int], rows: Mapping[int, int]) -> Iterator[list[int]]:
+    """Divide parts of a range into lots that are kept in memory together."""
+    lot, held = list[int](), 0
+    for part in parts:
+        if lot and held + rows[part] > _LISTED:
+            yield lot
+            lot, held = [], 0
+        lot.append(part)
+        held += rows[part]
+    yield lot
 
 
 def crossed(

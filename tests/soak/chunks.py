@@ -14,7 +14,7 @@ from psycopg import sql
 #: `%m [%p] %a …`: as `cdc local` lets the servers write.
 _STATEMENT = re.compile(
     r"^(?P<at>\S+ \S+) UTC \[(?P<pid>\d+)\] cdc-verify/(?P<stream>\w+) .*LOG:  (?:execute [^:]*|statement): SELECT"
-    r" (?:count\(\*\), coalesce\(bit_xor|h & |hash_array_extended\().* FROM (?:ONLY|\(SELECT .* FROM ONLY) (?P<table>\S+) AS t"
+    r" (?:count\(\*\), coalesce\(bit_xor|\(hashtext\(|h & |hash_array_extended\().* FROM (?:ONLY|\(SELECT .* FROM ONLY) (?P<table>\S+) AS t"
 )
 _PARAMETERS = re.compile(r"\[(?P<pid>\d+)\] .*DETAIL:  [Pp]arameters: (?P<said>.*)")
 _VALUE = re.compile(r"\$\d+ = '((?:[^']|'')*)'")
@@ -84,6 +84,8 @@ def _statements(lines: Iterable[str]) -> Iterator[tuple[re.Match[str], str]]:
 def _chunk(statement: re.Match[str], parameters: str) -> Chunk:
     given = [value.replace("''", "'") for value in _VALUE.findall(parameters)]
     text = statement.string
+    if " = ANY (" in text:  # the parts of the chunk that are listed
+        given.pop()
     low = high = 0
     if text.count(") > (") + text.count(") <= ("):
         share = len(given) // (text.count(") > (") + text.count(") <= ("))

@@ -59,18 +59,20 @@ def at(milliseconds: int) -> dt.datetime:
 
 
 LOG = """\
-2026-01-01 00:00:00.000 UTC [7] cdc-verify/app cdc@app LOG:  execute <unnamed>: SELECT t."id"::text FROM ONLY "s"."wide" AS t ORDER BY t."id" OFFSET 9999 LIMIT 1
+2026-01-01 00:00:00.000 UTC [7] cdc-verify/app cdc@app LOG:  execute <unnamed>: SELECT t."id"::text FROM (SELECT t."id" FROM ONLY "s"."wide" AS t ORDER BY t."id" OFFSET 9999 LIMIT 1) AS t
 2026-01-01 00:00:00.001 UTC [7] cdc-verify/app cdc@app LOG:  execute <unnamed>: SELECT count(*), coalesce(bit_xor(h(t."id")), 0) FROM ONLY "s"."wide" AS t WHERE (t."id") <= ($1::text::bigint)
 2026-01-01 00:00:00.001 UTC [7] cdc-verify/app cdc@app DETAIL:  parameters: $1 = '100'
-2026-01-01 00:00:00.001 UTC [7] cdc-verify/app cdc@app LOG:  execute <unnamed>: SELECT hash_array_extended(h(t."id"), 0), t."id"::text FROM ONLY "s"."wide" AS t WHERE (t."id") <= ($1::text::bigint)
+2026-01-01 00:00:00.001 UTC [7] cdc-verify/app cdc@app LOG:  execute <unnamed>: SELECT (hashtext((t."id"::text) COLLATE "C") & 1023), count(*), bit_xor(h(t."id")) FROM ONLY "s"."wide" AS t WHERE (t."id") <= ($1::text::bigint) GROUP BY 1
 2026-01-01 00:00:00.001 UTC [7] cdc-verify/app cdc@app DETAIL:  parameters: $1 = '100'
+2026-01-01 00:00:00.001 UTC [7] cdc-verify/app cdc@app LOG:  execute <unnamed>: SELECT hash_array_extended(h(t."id"), 0), t."id"::text FROM ONLY "s"."wide" AS t WHERE (t."id") <= ($1::text::bigint) AND (hashtext((t."id"::text) COLLATE "C") & 1023) = ANY ($2::int[])
+2026-01-01 00:00:00.001 UTC [7] cdc-verify/app cdc@app DETAIL:  parameters: $1 = '100', $2 = '{7,9}'
 2026-01-01 00:00:00.001 UTC [7] cdc-verify/app cdc@app LOG:  execute <unnamed>: SELECT o.place, hash_array_extended(h(t."id"), 0) FROM unnest($1::text[]) WITH ORDINALITY AS o (k0, place) JOIN ONLY "s"."wide" AS t ON t."id" = o."k0"::bigint
 2026-01-01 00:00:00.001 UTC [7] cdc-verify/app cdc@app DETAIL:  parameters: $1 = '{100}'
 2026-01-01 00:00:00.002 UTC [8] cdc-verify/app cdc@app LOG:  execute _pg3_0: SELECT count(*), coalesce(bit_xor(h(t."a")), 0) FROM ONLY "s"."words" AS t WHERE (t."a", t."b") > ($1::text::text, $2::text::text) AND (t."a", t."b") <= ($3::text::text, $4::text::text)
 2026-01-01 00:00:00.002 UTC [8] cdc-verify/app cdc@app DETAIL:  parameters: $1 = 'a', $2 = 'it''s', $3 = 'b', $4 = ''
 2026-01-01 00:00:00.003 UTC [9] cdc-verify/other cdc@other LOG:  execute <unnamed>: SELECT count(*), coalesce(bit_xor(h(t."id")), 0) FROM ONLY "s"."wide" AS t WHERE (t."id") > ($1::text::bigint)
 2026-01-01 00:00:00.003 UTC [9] cdc-verify/other cdc@other DETAIL:  parameters: $1 = '100'
-2026-01-01 00:00:00.004 UTC [8] cdc-verify/app cdc@app LOG:  execute <unnamed>: SELECT h & 4095, count(*), sum(h) FROM (SELECT h(t."a") AS h FROM ONLY "s"."lines" AS t) AS r GROUP BY 1
+2026-01-01 00:00:00.004 UTC [8] cdc-verify/app cdc@app LOG:  execute <unnamed>: SELECT h & 16383, count(*), sum(h) FROM (SELECT h(t."a") AS h FROM ONLY "s"."lines" AS t OFFSET 0) AS r GROUP BY 1
 """
 
 

@@ -61,9 +61,10 @@ class Rows:
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let chunks have seven rows, so that a small table has several."""
+    """Let chunks have seven rows, two of them listed at once: a small table has several."""
     for name in ("_FIRST", "_LEAST", "_MOST"):
         monkeypatch.setattr(ranges, name, 7)
+    monkeypatch.setattr(scan, "_LISTED", 2)
 
 
 @given(TABLE, TABLE, st.sampled_from([1.0, 0.5]))

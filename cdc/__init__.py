@@ -19,7 +19,8 @@ How far behind a replica is, seen from outside: `readings` (what each end says),
 waits in the topic) → `lag` (seconds, state) → `explanation` (what holds it up) → `observation` (all
 in one look) → `status`.
 
-`check` finds what can lose or delay data before it does.
+`draft` makes a first configuration, `check` finds what can lose or delay data before it does, `leaving` takes away
+what `provision` and `state` made.
 
 `verify` and `alert` are programs of their own; each says in its first lines in which order to read it.
 """

@@ -13,8 +13,8 @@ from cdc.commands.options import Common, common
 
 #: Each is a module of `cdc.commands` that has a command of the same name.
 COMMANDS: Final = (
-    "bootstrap", "check", "completion", "connectors", "lag", "local", "run", "setup", "status",
-    "wait",
+    "bootstrap", "check", "completion", "connectors", "init", "lag", "local", "remove", "run",
+    "setup", "status", "teardown", "wait",
 )  # fmt: skip
 
 

@@ -170,7 +170,7 @@ def load(path: Path) -> Config:
     except FileNotFoundError:
         raise _wrong(
             f"there is no configuration file at {path}",
-            "give one with -c FILE or CDC_CONFIG; `cdc local up` writes one",
+            "give one with -c FILE or CDC_CONFIG; `cdc init` writes one",
         ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise _wrong(f"{path} cannot be read: {error}", "mend the file and try again") from error
@@ -183,9 +183,7 @@ def decode(raw: dict[str, Any], path: Path) -> Config:
     try:
         config = msgspec.convert(raw, Config, dec_hook=_hook)
     except msgspec.ValidationError as error:
-        raise _wrong(
-            f"{path}: {error}", "correct the value; cdc.example.toml documents every key"
-        ) from error
+        raise _wrong(f"{path}: {error}", "correct it: cdc.example.toml has every key") from error
     _check(config, path)
     log, state = config.connect.log, config.state_dir
     return msgspec.structs.replace(

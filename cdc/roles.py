@@ -17,6 +17,9 @@ from cdc.config import NOTHING_CHANGED, Config
 from cdc.errors import ConfigError, NotReady
 from cdc.steps import Step
 
+#: The comment on a role that `cdc setup` has made, by which `cdc teardown` knows it.
+MADE = "made by cdc setup"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Login:
@@ -76,8 +79,9 @@ def role_steps(
     missing = [word for word, there in wanted if not there]
     steps = []
     if found is None:
+        create = sql.SQL("CREATE ROLE {0} {1};\nCOMMENT ON ROLE {0} IS {2}")
         steps.append(Step(f"role {login.name}: created",
-                          sql.SQL("CREATE ROLE {} {}").format(name, sql.SQL(" ".join(missing)))))  # fmt: skip
+                          create.format(name, sql.SQL(" ".join(missing)), sql.Literal(MADE))))  # fmt: skip
     elif missing and not found.superuser:
         steps.append(Step(f"role {login.name}: given {', '.join(missing)}",
                           sql.SQL("ALTER ROLE {} {}").format(name, sql.SQL(" ".join(missing)))))  # fmt: skip
@@ -105,6 +109,14 @@ def role_steps(
                 for k, v in differ.items()),
         ))  # fmt: skip
     return steps or [Step(f"role {login.name}: already there")]
+
+
+def login_name(dsn: str) -> str:
+    """Return the role that `dsn` logs in as."""
+    started = pq.PGconn.connect_start(dsn.encode())
+    name = (started.user or b"").decode()
+    started.finish()
+    return name
 
 
 def daemon(dsn: str, admin: psycopg.Connection[Any]) -> Login:

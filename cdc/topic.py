@@ -42,6 +42,18 @@ class TopicInfo:
     partitions: int
 
 
+def brokers(config: Config) -> int:
+    """Return how many brokers the cluster has; raises as `describe` where Kafka does not say."""
+    with _admin(config) as admin:
+        return len(admin.list_topics(timeout=TIMEOUT).brokers)
+
+
+def exists(config: Config) -> bool:
+    """Tell whether there is such a topic; raises as `describe` where Kafka does not say."""
+    with _admin(config) as admin:
+        return _describe(admin, config) is not None
+
+
 def describe(config: Config) -> TopicInfo:
     """Return the stream's topic as Kafka has it.
 
@@ -132,6 +144,27 @@ def ensure(config: Config) -> list[str]:
             f"topic {config.topic}: {name} was {was}, now {wanted[name]}"
             for name, was in drift.items()
         ]
+
+
+def delete(config: Config) -> bool:
+    """Delete the topic with everything in it; return False when there was none."""
+    with _admin(config) as admin:
+        if _describe(admin, config) is None:
+            return False
+        admin.delete_topics([config.topic], request_timeout=TIMEOUT)[config.topic].result()
+    return True
+
+
+def forget_group(config: Config, group: str) -> bool:
+    """Delete a consumer group's offsets; return False when there is no such group."""
+    with _admin(config) as admin:
+        try:
+            admin.delete_consumer_groups([group], request_timeout=TIMEOUT)[group].result()
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return False
+            raise
+    return True
 
 
 @contextlib.contextmanager

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cdc import connectors
-from cdc.check.finding import ADVICE, DELAYS, LOSES, Finding, Hit, Look, Severity, Site, finding
+from cdc.check.finding import ADVICE, DELAYS, LOSES, Finding, Hit, Look, Site, finding
 from cdc.connectors import Change, Health
 from cdc.units import Duration
 
@@ -124,17 +124,17 @@ def drift(found: Facts) -> Iterator[Hit]:
         )
 
 
-def _setting(name: str, why: str, severity: Severity = LOSES) -> Finding[Facts]:
+def _setting(name: str, why: str) -> Finding[Facts]:
     """Return the finding for the settings that `connectors` puts under this name."""
 
-    def rule(found: Facts) -> Iterator[Hit]:
+    @finding(name, LOSES, why, at_start=True)
+    def setting(found: Facts) -> Iterator[Hit]:
         for change in found.altering:
             if connectors.finding(change.key) == name:
                 must = "must not be set" if change.file is None else f"must be {change.file}"
                 yield Hit(f"{change.key} is {change.connect or 'not set'}, {must}", _APPLY)
 
-    checked: Callable[[Facts], Iterator[Hit]] = rule
-    return Finding(name, severity, why, checked, at_start=True)
+    return setting
 
 
 SETTINGS: tuple[Finding[Facts], ...] = (

@@ -125,9 +125,8 @@ def delete(said: Common, offsets: bool, dry_run: bool) -> None:
     """Delete the connector. The replication slot stays, and so do the offsets without --offsets."""
     config = said.load()
     connect = Connect(config.connect.url)
-    if offsets and not dry_run and connect.stop(config.connector):
-        _wait_stopped(connect, config.connector)
-        _forget(connect, config.connector)
+    if offsets and not dry_run:
+        forget(connect, config.connector)
     there = (
         connect.status(config.connector) is not None
         if dry_run
@@ -244,6 +243,13 @@ def _wait(connect: Connect, name: str) -> Health:
     )
 
 
+def forget(connect: Connect, name: str) -> None:
+    """End the connector's tasks and delete its offsets, where there is one of that name."""
+    if connect.stop(name):
+        _wait_stopped(connect, name)
+        _delete_offsets(connect, name)
+
+
 def _wait_stopped(connect: Connect, name: str) -> None:
     """Wait until no task of a connector is left; ConnectRefused when one does not end."""
     deadline = time.monotonic() + START_TIME
@@ -259,7 +265,7 @@ def _wait_stopped(connect: Connect, name: str) -> None:
         time.sleep(0.2)
 
 
-def _forget(connect: Connect, name: str) -> None:
+def _delete_offsets(connect: Connect, name: str) -> None:
     """Delete a stopped connector's offsets, again if a task that was abandoned writes them again.
 
     Raises ConnectRefused when they keep coming back.

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import click
 import psycopg
 
-from cdc import postgres, provision, roles, state, steps, tables, topic
+from cdc import provision, roles, state, steps, tables, topic
+from cdc.commands import administrator
 from cdc.commands.options import Common, common, emit, note
 from cdc.config import Config
-from cdc.errors import CdcError, NotReady, SchemaMismatch, Unreachable
+from cdc.errors import CdcError, NotReady, SchemaMismatch
 from cdc.provision import Server
 from cdc.steps import Step
 from cdc.tables import Selection
@@ -61,7 +61,7 @@ def setup(said: Common, print_: bool, admin_dsn: str | None) -> None:
     work = Work(print_)
     names = said.some_replicas(config)
     # The primary is looked at in any case: a replica must not be the primary itself.
-    with _session(config, None if said.replicas else admin_dsn, None) as conn:
+    with administrator.session(config, None if said.replicas else admin_dsn) as conn:
         primary = provision.server(conn, config)
         if not said.replicas:
             _primary(config, conn, primary, work)
@@ -73,44 +73,15 @@ def setup(said: Common, print_: bool, admin_dsn: str | None) -> None:
                 error.safe = "what was told above is done; nothing else was changed"
             raise
     for name in names:
-        with _session(config, admin_dsn if len(said.replicas) == 1 else None, name) as conn:
+        with administrator.session(
+            config, admin_dsn if len(said.replicas) == 1 else None, name
+        ) as conn:
             _replica(config, conn, name, primary, work)
     script = "\n\n".join(work.scripts)
     if print_:
         emit(said, {"script": script}, script)
     else:
         emit(said, {"done": work.told}, "ready; next: cdc connectors apply")
-
-
-@contextlib.contextmanager
-def _session(
-    config: Config, given: str | None, replica: str | None
-) -> Iterator[psycopg.Connection[Any]]:
-    """Open the administrator's session on a replica, or on the primary."""
-    end = config.replica(replica) if replica else config.primary
-    dsn = given or end.admin_dsn or end.dsn
-    name = config.application_name(replica or "primary", "setup")
-    with postgres.connect(dsn, name, autocommit=True) as conn:
-        try:
-            yield conn
-        except CdcError as error:
-            raise error.at(replica=replica) from error.__cause__
-        except psycopg.OperationalError as error:
-            raise Unreachable(
-                f"the session on {postgres.address(dsn)} broke: {postgres.first_line(error)}",
-                safe="what was told above is done; nothing else was changed",
-                next="run `cdc setup` again",
-                replica=replica,
-            ) from error
-        except psycopg.errors.InsufficientPrivilege as error:
-            raise NotReady(
-                f"{conn.info.user} may not look at {postgres.address(dsn)} as setup must: "
-                f"{error.diag.message_primary}",
-                safe="nothing was changed there",
-                next=steps.ADMIN,
-                replica=replica,
-                sqlstate=error.sqlstate,
-            ) from error
 
 
 def _primary(config: Config, conn: psycopg.Connection[Any], found: Server, work: Work) -> None:

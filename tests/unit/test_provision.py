@@ -136,7 +136,7 @@ def test_a_role_is_created_with_password_and_settings() -> None:
     )  # fmt: skip
 
     assert [
-        'CREATE ROLE "c" LOGIN REPLICATION',
+        'CREATE ROLE "c" LOGIN REPLICATION;\nCOMMENT ON ROLE "c" IS \'made by cdc setup\'',
         "ALTER ROLE \"c\" PASSWORD 'SCRAM-SHA-256$x'",
         'ALTER ROLE "c" IN DATABASE "app" SET "intervalstyle" TO \'postgres\'',
     ] == statements(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import markers
 import network
 import psycopg
 import pytest
+import receivers
 import refusals
 from harness import Stack, Stream, wait_until
 from markers import Markers
@@ -26,6 +28,24 @@ from psycopg import conninfo, sql
 
 #: The bar for a daemon that stands by, in seconds from the cut.
 TAKEOVER = 60
+
+#: What is told of a lag when the target is short, to a file.
+TARGET = 30
+ALERT = f"""
+[lag]
+target = "{TARGET}s"
+warn = "20s"
+
+[alert]
+interval = "1s"
+for = "1s"
+clear_for = "1s"
+grace = "0s"
+
+[[alert.hooks]]
+kind = "command"
+argv = ["/bin/sh", "-c", "cat >> told.jsonl; echo >> told.jsonl"]
+"""
 
 #: How long Kafka is silent; minutes where somebody asks for them.
 SILENCE = int(os.environ.get("CDC_TEST_SILENCE", "0"))
@@ -140,18 +160,21 @@ def test_a_standby_takes_over_when_the_active_daemon_s_host_vanishes(
 
 
 def test_the_lag_is_true_while_the_replica_is_cut_off(filled: Stream, elsewhere: Namespace) -> None:
-    """Packets to the replica vanish: what is told is within 2 s of the truth, then unknown."""
+    """Packets to the replica vanish: within 2 s of the truth, then unknown, told in time and once each way."""
     filled.sql("primary", markers.TABLE)
     filled.cdc("setup")
     filled.cdc("bootstrap", "-r", "r1")
     witness = refusals.Witness(filled, [])
     there = witness.moved("r1", host=elsewhere.here, password=witness.password("r1"))
+    with there.open("a", encoding="utf-8") as config:
+        config.write(ALERT)
     port = int(str(conninfo.conninfo_to_dict(filled.primary)["port"]))
     with (
         contextlib.closing(Relay(elsewhere, port)) as primary,
         contextlib.closing(Markers(filled.primary, filled.dsn("r1"))) as truth,
     ):
         primary.open()
+        first = len(filled.daemons)
         daemon = filled.start("-c", there, "run", "-r", "r1", before=elsewhere.command)
         watch = filled.start(
             "-c", there, "status", "-r", "r1", "--watch", "--json", before=elsewhere.command
@@ -166,20 +189,35 @@ def test_the_lag_is_true_while_the_replica_is_cut_off(filled: Stream, elsewhere:
             last = told()[-1:]
             return bool(last) and last[0]["state"] == "live" and last[0]["lag_seconds"] < 1
 
+        def notified() -> list[Any]:
+            return receivers.lines(filled.folder / "told.jsonl")
+
         wait_until(follows, "the watch on the other host sees it follow")
+        filled.start("-c", there, "watch", before=elsewhere.command, name="cdc-lag-alert")
+        wait_until(logged(filled, first + 2, "watching r1"), "alerts are watched for there")
         with elsewhere.cut():
             at = time.time()
             wait_until(lambda: told()[-1]["lag_state"] == "unknown", "it is unknown")
+            wait_until(lambda: len(notified()) == 1, "somebody is told")
             shown = truth.shown()
             during = [look for look in told() if (look["as_of"] or 0) > at + 1]
         wait_until(follows, "it follows again", timeout=120)
+        wait_until(lambda: len(notified()) > 1, "somebody is told that it is over")
         watch.kill()
+        end(filled, first + 2)
         daemon.send_signal(signal.SIGTERM)
         assert daemon.wait(60) == 0, filled.log(daemon)
 
     known = [look for look in during if look["lag_seconds"] is not None]
     assert known
     assert [] == [look for look in known if abs(look["as_of"] - shown - look["lag_seconds"]) > 2]
+    new, over = notified()
+    assert ("new", "unknown", "resolved") == (
+        new["notification"],
+        new["reason"],
+        over["notification"],
+    )
+    assert dt.datetime.fromisoformat(new["at"]).timestamp() - shown < TARGET
 
 
 def end(stream: Stream, number: int) -> None:

@@ -216,19 +216,27 @@ class Source:
             "log_level": 2,
         }
         consumer = Consumer(with_end)
+        asked = TopicPartition(self._config.topic, PARTITION, offset)
         try:
-            consumer.assign([TopicPartition(self._config.topic, PARTITION, offset)])
+            # Where records keep coming, librdkafka never says that it has reached the end.
+            _low, end = consumer.get_watermark_offsets(asked, timeout=topic.TIMEOUT)
+            consumer.assign([asked])
             heard_at = time.monotonic()
-            while time.monotonic() - heard_at < topic.TIMEOUT:
+            while offset < end and time.monotonic() - heard_at < topic.TIMEOUT:
                 for message in consumer.consume(500, min(_SLICE, topic.TIMEOUT)):
                     heard_at = time.monotonic()
                     error = message.error()
                     if error is None:
+                        offset = (message.offset() or 0) + 1
                         yield record(message, self._config.topic)
                     elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 -- as above
                         return
                     else:
                         self._trouble(message)
+            if offset >= end:
+                return
+        except KafkaException as error:
+            raise self._unreachable(f"Kafka does not answer: {error}") from None
         finally:
             consumer.close()
         servers = self._config.kafka.bootstrap_servers

@@ -287,7 +287,8 @@ def test_a_value_that_cannot_be_read_is_named(witness: Witness) -> None:
     wait_until(lambda: stream.sql("primary", free) == [(True,)], "nobody reads from the slot")
     stream.sql("primary", "SELECT pg_drop_replication_slot('cdc_' || current_database())")
     stream.cdc("connectors", "apply")
-    wait_until(lambda: recorded(witness) == "halted", "the daemon halts at what is left out")
+    # It would halt after apply.missing_timeout; filled before that, it goes on by itself.
+    wait_until(lambda: recorded(witness) in {"waiting", "halted"}, "it stands at what is left out")
     stream.cdc("bootstrap", "-r", "r1", "--overwrite")
     witness.daemons.again("r1")
     witness.recovered()

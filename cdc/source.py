@@ -222,7 +222,10 @@ class Source:
             _low, end = consumer.get_watermark_offsets(asked, timeout=topic.TIMEOUT)
             consumer.assign([asked])
             heard_at = time.monotonic()
-            while offset < end and time.monotonic() - heard_at < topic.TIMEOUT:
+            cut = offset > end  # then reading is what tells that the log was lost
+            while cut or offset < end:
+                if time.monotonic() - heard_at >= topic.TIMEOUT:
+                    raise self._silent_ahead()
                 for message in consumer.consume(500, min(_SLICE, topic.TIMEOUT)):
                     heard_at = time.monotonic()
                     error = message.error()
@@ -230,17 +233,17 @@ class Source:
                         offset = (message.offset() or 0) + 1
                         yield record(message, self._config.topic)
                     elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 -- as above
-                        return
+                        return  # before `end` where markers of Kafka's own transactions stand last
                     else:
                         self._trouble(message)
-            if offset >= end:
-                return
         except KafkaException as error:
-            raise self._unreachable(f"Kafka does not answer: {error}") from None
+            raise self._silent_ahead() from error
         finally:
             consumer.close()
+
+    def _silent_ahead(self) -> Unreachable:
         servers = self._config.kafka.bootstrap_servers
-        raise self._unreachable(f"Kafka at {servers} does not answer while the log is read ahead")
+        return self._unreachable(f"Kafka at {servers} does not answer while the log is read ahead")
 
     def acknowledge(self, next_offset: int) -> None:
         """Tell Kafka's group where we are, now and then, for ordinary lag tools."""

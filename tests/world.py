@@ -348,6 +348,9 @@ class Consumer:
     def assign(self, partitions: list[TopicPartition]) -> None:
         self._at = partitions[0].offset
 
+    def get_watermark_offsets(self, _at: TopicPartition, **_kwargs: Any) -> tuple[int, int]:
+        return self._log.first, self._log.end
+
     def poll(self, _timeout: float) -> Message | None:
         if not self._eof:
             self._world.reading()

@@ -96,6 +96,10 @@ class Change:
     connect: str | None
     file: str | None
 
+    def __str__(self) -> str:
+        must = "not be set" if self.file is None else f"be {self.file}"
+        return f"{self.key} is {self.connect or 'not set'}, must {must}"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Health:

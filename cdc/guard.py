@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from cdc import connectors
 from cdc.config import Config
 from cdc.connect import Connect
-from cdc.connectors import Change
+from cdc.connectors import Change, Health
 from cdc.errors import CdcError, ConnectRefused, Unreachable
 
 log = logging.getLogger(__name__)
@@ -73,15 +73,22 @@ class Guard:
         """Ask now why the connector sends nothing, or why it cannot be told; None where it runs."""
         name = self._config.connector
         try:
-            status = self._connect.status(name)
+            found = self._health()
         except (Unreachable, ConnectRefused) as error:
             return error.what
-        if status is None:
-            return f"Kafka Connect at {self._connect.shown} has no connector {name}"
-        found = connectors.health(status)
+        if found is None:
+            return self._absent
         if found.running:
             return None
         return found.standstill(name) or f"the connector {name} does not run yet: {found}"
+
+    @property
+    def _absent(self) -> str:
+        return f"Kafka Connect at {self._connect.shown} has no connector {self._config.connector}"
+
+    def _health(self) -> Health | None:
+        status = self._connect.status(self._config.connector)
+        return None if status is None else connectors.health(status)
 
     def _due(self, now: float) -> bool:
         return self._looked_at is None or now - self._looked_at >= EVERY
@@ -98,7 +105,7 @@ class Guard:
             self._say(error.what)
             return
         if stored is None:
-            self._say(f"Kafka Connect at {self._connect.shown} has no connector {name}")
+            self._say(self._absent)
             return
         self._found = connectors.losing(self._config, stored)
         if self._doubt is not None:
@@ -109,9 +116,11 @@ class Guard:
     def _say_standstill(self) -> None:
         """Say that nothing new can come, and that it can again; what is there is applied anyway."""
         try:
-            found = standstill(self._connect, self._config.connector)
+            health = self._health()
         except (Unreachable, ConnectRefused):
             return  # said already where it lasts: the settings cannot be seen then either
+        name = self._config.connector
+        found = self._absent if health is None else health.standstill(name)
         if found is not None and found != self._standstill:
             log.warning("%s; applying what the topic holds", found)
         if found is None and self._standstill is not None:
@@ -150,21 +159,9 @@ class Patience:
         return now - self._running_since >= self.limit
 
 
-def standstill(connect: Connect, name: str) -> str | None:
-    """Say why a connector sends nothing, None where it may; raises when Connect cannot tell."""
-    status = connect.status(name)
-    if status is None:
-        return f"Kafka Connect at {connect.shown} has no connector {name}"
-    return connectors.health(status).standstill(name)
-
-
 def refusal(config: Config, found: Sequence[Change]) -> CdcError:
     """Return the error for a connector with settings that lose rows or values."""
-    lines = [
-        f"  {change.key} is {change.connect or 'not set'}, must "
-        + (f"be {change.file}" if change.file is not None else "not be set")
-        for change in found
-    ]
+    lines = [f"  {change}" for change in found]
     return ConnectRefused(
         "\n".join(
             [f"the connector {config.connector} loses rows or values with its settings:", *lines]

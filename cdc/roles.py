@@ -113,17 +113,20 @@ def role_steps(
 
 def login_name(dsn: str) -> str:
     """Return the role that `dsn` logs in as."""
+    return _login(dsn)[0]
+
+
+def _login(dsn: str) -> tuple[str, str]:
+    """Return role and password that libpq finds for `dsn`, each "" where there is none."""
     started = pq.PGconn.connect_start(dsn.encode())
-    name = (started.user or b"").decode()
+    found = (started.user or b"").decode(), (started.password or b"").decode()
     started.finish()
-    return name
+    return found
 
 
 def daemon(dsn: str, admin: psycopg.Connection[Any]) -> Login:
     """Return the role that `dsn` logs in as, whose password libpq finds where it always does."""
-    started = pq.PGconn.connect_start(dsn.encode())
-    name, password = (started.user or b"").decode(), (started.password or b"").decode()
-    started.finish()
+    name, password = _login(dsn)
     if not password or name == admin.info.user or Role.read(admin, name) is not None:
         # An existing role keeps its password: it is the person's who wrote the DSN.
         return Login(name, known=True)

@@ -131,8 +131,7 @@ def _setting(name: str, why: str) -> Finding[Facts]:
     def setting(found: Facts) -> Iterator[Hit]:
         for change in found.altering:
             if connectors.finding(change.key) == name:
-                must = "must not be set" if change.file is None else f"must be {change.file}"
-                yield Hit(f"{change.key} is {change.connect or 'not set'}, {must}", _APPLY)
+                yield Hit(str(change), _APPLY)
 
     return setting
 

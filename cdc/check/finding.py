@@ -8,10 +8,11 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 import psycopg
 
-from cdc import postgres
+from cdc import postgres, tables
 from cdc.config import Config
 from cdc.connect import Connect
 from cdc.errors import Unreachable
+from cdc.tables import Selection
 
 F = TypeVar("F")
 
@@ -74,6 +75,7 @@ class Site:
         self.replica = replica
         self.connect = Connect(config.connect.url, patience=0, timeout=TIMEOUT)
         self._sessions: dict[str, psycopg.Connection[Any] | Unreachable] = {}
+        self._selection: Selection | None = None
 
     def primary(self) -> psycopg.Connection[Any]:
         """Return the session on the primary; Unreachable when it does not let us in."""
@@ -84,6 +86,12 @@ class Site:
         if self.replica is None:
             return self.primary()
         return self._session(self.replica, self.config.replica(self.replica).dsn)
+
+    def selection(self) -> Selection:
+        """Return what the configured patterns make of the primary's catalog, which is read once."""
+        if self._selection is None:
+            self._selection = tables.select(self.config, tables.read(self.primary()))
+        return self._selection
 
     def _session(self, end: str, dsn: str) -> psycopg.Connection[Any]:
         if end not in self._sessions:

@@ -6,17 +6,12 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cdc import provision, roles, tables
+from cdc import provision, roles
 from cdc.check.finding import ADVICE, DELAYS, LOSES, Hit, Look, Site, finding
 from cdc.config import Config
 from cdc.provision import CONNECTOR_SETTINGS, Right
 from cdc.roles import Role
 from cdc.tables import Selection
-
-
-def selection(site: Site) -> Selection:
-    """Return what the configured patterns make of the primary's catalog."""
-    return tables.select(site.config, tables.read(site.primary()))
 
 
 @finding("table-refused", LOSES, "What changes in such a table cannot be carried truly.")
@@ -64,7 +59,7 @@ class Roles:
 
 def read_roles(site: Site) -> Roles:
     conn, config = site.primary(), site.config
-    wanted = selection(site)
+    wanted = site.selection()
     connector = Role.read(conn, config.connector_role)
     daemon = conn.info.user
     found = Role.read(conn, daemon)
@@ -306,7 +301,7 @@ def prepared_old(found: Running) -> Iterator[Hit]:
 
 
 LOOKS: tuple[Look[Any], ...] = (
-    Look("primary", "its tables", selection, (table_refused, table_not_logged, pattern_idle)),
+    Look("primary", "its tables", Site.selection, (table_refused, table_not_logged, pattern_idle)),
     Look("primary", "the roles", read_roles,
          (connector_role, connector_session, connector_rights, daemon_rights)),
     Look("primary", "the replication slot", read_slot,

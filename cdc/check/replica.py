@@ -9,8 +9,7 @@ from typing import Any
 
 from cdc import catalog, state
 from cdc.catalog import Obstacle
-from cdc.check import primary
-from cdc.check.finding import ADVICE, DELAYS, LOSES, Hit, Look, Site, finding
+from cdc.check.finding import ADVICE, DELAYS, LOSES, Finding, Hit, Look, Site, finding
 from cdc.errors import NotReady
 from cdc.names import TableName, quoted
 from cdc.verify import likeness, shape
@@ -46,7 +45,7 @@ SELECT kind, what FROM (
 
 def read_state(site: Site) -> State:
     conn = site.here()
-    names = [t.name for t in primary.selection(site).rows]
+    names = [t.name for t in site.selection().rows]
     foreign, version = None, None
     try:
         version = state.version(conn)
@@ -124,7 +123,7 @@ SELECT n.nspname, c.relname, k.conname, pg_get_constraintdef(k.oid)
 def read_tables(site: Site) -> Tables:
     config, replica = site.config, site.replica
     assert replica is not None
-    names = [t.name for t in primary.selection(site).rows]
+    names = [t.name for t in site.selection().rows]
     fires = config.replica(replica).triggers == "disabled"
     followed = {TableName(*row) for row in site.here().execute(_FOLLOWED, [config.name])}
     dsn, application = config.replica(replica).dsn, config.application_name(replica, "check")
@@ -174,19 +173,22 @@ def _obstacles(kind: str, found: Tables) -> Iterator[Hit]:
             yield Hit(f"{table} {obstacle.what}", obstacle.fix)
 
 
-@finding("replica-trigger", LOSES, "It would alter rows, or write others, a second time.")
-def trigger(found: Tables) -> Iterator[Hit]:
-    yield from _obstacles("trigger", found)
+def _obstacle(kind: str, name: str, why: str) -> Finding[Tables]:
+    """Return the finding for the obstacles that `catalog` tells of this kind."""
+
+    @finding(name, LOSES, why)
+    def obstacle(found: Tables) -> Iterator[Hit]:
+        yield from _obstacles(kind, found)
+
+    return obstacle
 
 
-@finding("replica-rule", LOSES, "It would write something else than what was replicated.")
-def rule(found: Tables) -> Iterator[Hit]:
-    yield from _obstacles("rule", found)
-
-
-@finding("replica-row-security", LOSES, "Rows would be hidden from what writes and compares them.")
-def row_security(found: Tables) -> Iterator[Hit]:
-    yield from _obstacles("row security", found)
+OBSTACLES: tuple[Finding[Tables], ...] = (
+    _obstacle("trigger", "replica-trigger", "It would alter rows, or write others, a second time."),
+    _obstacle("rule", "replica-rule", "It would write something else than what was replicated."),
+    _obstacle("row security", "replica-row-security",
+              "Rows would be hidden from what writes and compares them."),
+)  # fmt: skip
 
 
 @finding("replica-table", DELAYS, "A row that does not fit halts the replica.")
@@ -279,6 +281,6 @@ def writers(found: Followed) -> Iterator[Hit]:
 LOOKS: tuple[Look[Any], ...] = (
     Look("replica", "schema cdc and rights", read_state, (schema, rights)),
     Look("replica", "its tables", read_tables,
-         (trigger, rule, row_security, table, constraint, uncovered)),
+         (*OBSTACLES, table, constraint, uncovered)),
     Look("replica", "the tables it follows", read_followed, (unlogged, writers)),
 )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cdc import postgres, provision
-from cdc.check.finding import ADVICE, DELAYS, LOSES, Finding, Hit, Look, Site, finding
+from cdc.check.finding import ADVICE, DELAYS, LOSES, Finding, Hit, Look, Severity, Site, finding
 from cdc.provision import Server
 
 #: Settings whose value in megabytes or milliseconds is -1 or 0 where there is no such limit.
@@ -69,39 +69,30 @@ def read(site: Site) -> Facts:
     )
 
 
-def _unfit(name: str, found: Facts) -> Iterator[Hit]:
-    """Yield what `cdc setup` refuses by this name."""
-    for kind, what, fix in provision.unfit(found.server, primary=found.primary):
-        if kind == name:
-            yield Hit(what, fix)
+def _unfit(name: str, severity: Severity, why: str) -> Finding[Facts]:
+    """Return the finding for what `cdc setup` refuses by this name."""
+
+    @finding(name, severity, why)
+    def unfit(found: Facts) -> Iterator[Hit]:
+        for kind, what, fix in provision.unfit(found.server, primary=found.primary):
+            if kind == name:
+                yield Hit(what, fix)
+
+    return unfit
 
 
-@finding("version", DELAYS, "Older servers lack what the daemon and the connector's role need.")
-def version(found: Facts) -> Iterator[Hit]:
-    yield from _unfit("version", found)
-
-
-@finding("encoding", LOSES,
-         "Text would not arrive unchanged; one byte that is no UTF-8 stops capture while Connect "
-         "says RUNNING.")  # fmt: skip
-def encoding(found: Facts) -> Iterator[Hit]:
-    yield from _unfit("encoding", found)
-
-
-@finding("standby", DELAYS, "A server in recovery cannot be written: no heartbeat, no apply.")
-def standby(found: Facts) -> Iterator[Hit]:
-    yield from _unfit("standby", found)
-
-
-@finding("wal-level", LOSES, "The log holds no row changes: nothing is captured.")
-def wal_level(found: Facts) -> Iterator[Hit]:
-    yield from _unfit("wal-level", found)
-
-
-@finding("slots-left", DELAYS,
-         "The connector needs a replication slot, a bootstrap another one while it runs.")  # fmt: skip
-def slots_left(found: Facts) -> Iterator[Hit]:
-    yield from _unfit("slots-left", found)
+version = _unfit(
+    "version", DELAYS, "Older servers lack what the daemon and the connector's role need."
+)
+encoding = _unfit("encoding", LOSES,
+                  "Text would not arrive unchanged; one byte that is no UTF-8 stops capture while "
+                  "Connect says RUNNING.")  # fmt: skip
+standby = _unfit(
+    "standby", DELAYS, "A server in recovery cannot be written: no heartbeat, no apply."
+)
+wal_level = _unfit("wal-level", LOSES, "The log holds no row changes: nothing is captured.")
+slots_left = _unfit("slots-left", DELAYS,
+                    "The connector needs a replication slot, a bootstrap another one while it runs.")  # fmt: skip
 
 
 @finding("senders-left", DELAYS, "The connector and a bootstrap each need a walsender.")

@@ -83,12 +83,12 @@ def _hashed(layout: Layout, *, once: bool = False, **more: sql.Composable) -> sq
     the hash as often as it is named. `once` computes all of them beforehand.
     """
     columns = {"h": layout.row_hash, **more}
+    # Keeps the planner from merging it into the outer query.
+    fence = sql.SQL(" OFFSET 0" if once else "")
     return sql.SQL("(SELECT {} FROM ONLY {} AS t{}) AS r").format(
         sql.SQL(", ").join(
             sql.SQL("{} AS {}").format(value, sql.SQL(name)) for name, value in columns.items()
         ),
         layout.table.sql,
-        sql.SQL(
-            " OFFSET 0" if once else ""
-        ),  # keeps the planner from merging it into the outer one
+        fence,
     )

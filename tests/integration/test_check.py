@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import pwd
@@ -21,9 +20,11 @@ import msgspec
 import psycopg
 import pytest
 import requests
+import spare as spares
 from confluent_kafka.admin import AdminClient, NewTopic
 from harness import ROOT, Stack, Stream, answers_sql, edit, rows, wait_until
 from psycopg import conninfo, sql
+from spare import Spare
 
 from cdc import config as configs
 from cdc import connectors
@@ -262,52 +263,8 @@ def locales() -> list[str]:
 @pytest.fixture(scope="module")
 def spare(stack: Stack) -> Iterator[Spare]:
     """Give one more PostgreSQL server, which is in no good state at all."""
-    ((started,),) = rows(stack.primary, "SELECT pg_read_file('postmaster.pid')")
-    running = Path("/proc") / started.split()[0]
-    programs, owner = (running / "exe").readlink().parent, running.stat().st_uid
-    folder = Path(tempfile.mkdtemp(dir="/tmp"))
-    os.chown(folder, owner, -1)
-    subprocess.run(
-        [programs / "initdb", "-D", folder / "data", "-U", "postgres", "-A", "trust", "-N",
-         "-E", "SQL_ASCII", "--locale=C"],
-        user=owner, cwd=folder, check=True, capture_output=True,
-    )  # fmt: skip
-    server = Spare(folder, programs, owner)
-    try:
+    with spares.server(stack, "-E", "SQL_ASCII", "--locale=C") as server:
         yield server
-    finally:
-        server.stop()
-        shutil.rmtree(folder)
-
-
-@dataclasses.dataclass(slots=True)
-class Spare:
-    """A server that is started with other settings again and again."""
-
-    folder: Path
-    programs: Path
-    owner: int
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def dsn(self) -> str:
-        return f"host={self.folder} dbname=postgres user=postgres"
-
-    def start(self, *settings: str) -> None:
-        self.stop()
-        given = [part for setting in settings for part in ("-c", setting)]
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [self.programs / "postgres", "-D", self.folder / "data", "-k", self.folder,
-                 "-h", "", *given],
-                user=self.owner, cwd=self.folder, stdout=log, stderr=log,
-            )  # fmt: skip
-        wait_until(lambda: answers_sql(self.dsn), "the spare server takes connections")
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.terminate()
-            self.process.wait()
 
 
 def test_a_slot_runs_out_of_log(whole: Stream, spare: Spare) -> None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+import spare as spares
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
-from harness import Stack, Stream, answers_sql, edit, rows, wait_until
+from harness import Stack, Stream, edit, rows, wait_until
 from psycopg import conninfo, sql
 
 from cdc import steps
@@ -224,28 +221,9 @@ def test_a_missing_role_is_made_with_the_password_of_its_dsn(made: Stream) -> No
 @pytest.fixture
 def plain_server(stack: Stack) -> Iterator[str]:
     """Give the DSN of one more PostgreSQL server, with the wal_level it has by default."""
-    ((started,),) = rows(stack.primary, "SELECT pg_read_file('postmaster.pid')")
-    running = Path("/proc") / started.split()[0]
-    programs, owner = (running / "exe").readlink().parent, running.stat().st_uid
-    folder = Path(tempfile.mkdtemp(dir="/tmp"))
-    os.chown(folder, owner, -1)
-    subprocess.run(
-        [programs / "initdb", "-D", folder / "data", "-U", "postgres", "-A", "trust", "-N"],
-        user=owner, cwd=folder, check=True, capture_output=True,
-    )  # fmt: skip
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [programs / "postgres", "-D", folder / "data", "-k", folder, "-h", ""],
-            user=owner, cwd=folder, stdout=log, stderr=log,
-        )  # fmt: skip
-    dsn = f"host={folder} dbname=postgres user=postgres"
-    try:
-        wait_until(lambda: answers_sql(dsn), "the plain server takes connections")
-        yield dsn
-    finally:
-        server.terminate()
-        server.wait()
-        shutil.rmtree(folder)
+    with spares.server(stack) as server:
+        server.start()
+        yield server.dsn
 
 
 def test_wrong_wal_level(made: Stream, plain_server: str) -> None:

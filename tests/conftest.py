@@ -28,8 +28,13 @@ _shared = ExitStack()
 
 
 def pytest_configure() -> None:
-    """Take the stack down when a run is terminated, as when it is interrupted."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Take the stack down when a run is terminated, as when it is interrupted.
+
+    SIGINT too is taken back: a shell's background job is started with it ignored, and so would be
+    every program that a test interrupts.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

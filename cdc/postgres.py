@@ -109,8 +109,10 @@ def ask(conn: psycopg.Connection[Any], query: sql.Composed, patience: float) -> 
 
 
 def address(dsn: str) -> str:
-    """Return host:port/dbname of a connection string, for messages."""
+    """Return host:port/dbname of a connection string, for messages; of a service its name."""
     parts = conninfo.conninfo_to_dict(dsn)
+    if "service" in parts and "host" not in parts:
+        return f"service {parts['service']}/{parts.get('dbname', '')}"
     return (
         f"{parts.get('host', 'local socket')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
     )

@@ -2,10 +2,16 @@
 
 `schemas/replica.sql` installs version 1; every later version is a file of its own,
 `schemas/replica-2.sql` and so on, that leads there from the one before.
+
+A migration runs beside daemons of the release before. One that only adds leaves `oldest` as it was:
+they go on, and are replaced one by one. One that takes away or changes what they write raises `oldest`
+and, in the same transaction, the generation of every position: what they have open does not commit,
+and `require` stops them by name.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import psycopg
@@ -17,8 +23,10 @@ from cdc.errors import NotReady
 from cdc.roles import Login, Role, role_steps
 from cdc.steps import Step
 
+log = logging.getLogger(__name__)
+
 #: The version of the schema that this program works with.
-VERSION = 3
+VERSION = 4
 
 _RIGHTS = """
 SELECT has_database_privilege(%(role)s, current_database(), 'CREATE'),
@@ -69,6 +77,42 @@ def version(conn: psycopg.Connection[Any]) -> int | None:
         )
     row = conn.execute("SELECT max(version) FROM cdc.version").fetchone()
     return int(row[0]) if row and row[0] is not None else None
+
+
+def require(conn: psycopg.Connection[Any]) -> None:
+    """Raise NotReady unless this program may write beside the version of the schema that is there.
+
+    A replica without the schema is left to who reads the position.
+    """
+    try:
+        # `oldest` is a column from version 4 on.
+        row = conn.execute(
+            "SELECT max(version), max((to_jsonb(v) ->> 'oldest')::int) FROM cdc.version v"
+        ).fetchone()
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+        return
+    assert row is not None
+    found, oldest = row[0] or 0, row[1] or 1
+    if oldest > VERSION:
+        raise NotReady(
+            f"the schema cdc was brought to version {found} by a newer release, and no program older "
+            f"than version {oldest} may write beside it; this one was made for version {VERSION}",
+            safe="nothing was written; the replica is as of its position",
+            next="install the newer release here and start again",
+        )
+    if found < VERSION:
+        raise NotReady(
+            f"the schema cdc has version {found}; this program works with version {VERSION}",
+            safe="nothing was written; the replica is as of its position",
+            next="run `cdc setup`, which brings it forward beside running daemons, then start again",
+        )
+    if found > VERSION:
+        log.warning(
+            "the schema cdc was brought to version %d by a newer release; this program, made for %d, "
+            "goes on beside it: replace it soon",
+            found,
+            VERSION,
+        )
 
 
 def _right_steps(

@@ -40,12 +40,12 @@ lint: setup
 test: setup beside
 	@$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST)
 
-# Programs of others that a few tests run, and a locale that does not sort by bytes: where they cannot be
-# installed these tests say so and are skipped.
-BESIDE := prometheus prometheus-alertmanager haproxy pgbouncer locales
+# Programs of others that a few tests run, a PostgreSQL built with TLS, and a locale that does not sort by
+# bytes: where they cannot be installed these tests say so and are skipped.
+BESIDE := prometheus prometheus-alertmanager haproxy pgbouncer locales postgresql
 beside:
 	@{ command -v promtool && command -v prometheus-alertmanager && command -v haproxy && command -v pgbouncer \
-	   && locale -a | grep -qx en_US.utf8; } >/dev/null && exit 0; \
+	   && locale -a | grep -qx en_US.utf8 && ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null && exit 0; \
 	 test "$$(id -u)" = 0 && command -v apt-get >/dev/null || exit 0; \
 	 echo "installing for tests: $(BESIDE)" >&2; \
 	 { apt-get -q update && DEBIAN_FRONTEND=noninteractive \

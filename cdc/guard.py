@@ -41,7 +41,7 @@ class Guard:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._connect = Connect(config.connect.url, patience=0, timeout=_TIMEOUT)
+        self._connect = Connect(config.connect, patience=0, timeout=_TIMEOUT)
         self._looked_at: float | None = None
         self._found: tuple[Change, ...] = ()
         self._doubt: str | None = None

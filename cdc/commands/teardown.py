@@ -33,7 +33,7 @@ def teardown(said: Common, *, dry_run: bool, yes: str | None, admin_dsn: str | N
     `cdc setup` stay, with their rights. May be run again where it was interrupted.
     """
     config = said.load()
-    connect = Connect(config.connect.url)
+    connect = Connect(config.connect)
     connector, slot = config.connector, config.slot
     with administrator.session(config, admin_dsn, command="teardown") as conn:
         daemon = roles.login_name(config.primary.dsn)

@@ -63,13 +63,13 @@ class ConnectWorker:
     def ready(self) -> bool:
         """Tell whether our worker (not another program on its port) has joined its group."""
         try:
-            root = requests.get(self.address, timeout=2)
+            root = self._get("", timeout=2)
             if (
                 root.status_code != requests.codes.ok
                 or root.json()["kafka_cluster_id"] != self.state.cluster_id
             ):
                 return False
-            return bool(requests.get(f"{self.address}/health", timeout=5).ok)
+            return bool(self._get("/health", timeout=5).ok)
         except (requests.RequestException, ValueError, KeyError):
             return False
 
@@ -78,6 +78,9 @@ class ConnectWorker:
 
     def stopped(self) -> None:
         """Nothing outlives the worker."""
+
+    def _get(self, path: str, timeout: float) -> requests.Response:
+        return requests.get(self.address + path, timeout=timeout)
 
     def _properties(self) -> str:
         return f"""\

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
-from psycopg import ProgrammingError, conninfo
+from psycopg import conninfo
 
+from cdc import postgres
 from cdc.alert import settings as alert_settings
 from cdc.alert.settings import Alert
 from cdc.errors import ConfigError
@@ -313,13 +314,7 @@ def _check(config: Config, path: Path) -> None:
 
 def _dsn(dsn: str, where: str, path: Path) -> str:
     """Check a libpq connection string and make the file paths in it absolute."""
-    try:
-        parts = conninfo.conninfo_to_dict(dsn)
-    except ProgrammingError as error:
-        raise _wrong(
-            f"{path}: {where} is not a connection string: {error}",
-            'write "host=… port=… dbname=… user=…" or postgresql://…',
-        ) from None
+    parts = postgres.parts(dsn, f"{path}: {where}")
     for key in ("passfile", "sslrootcert", "sslcert", "sslkey", "sslcrl"):
         value = parts.get(key)
         if isinstance(value, str) and value not in ("", "system"):

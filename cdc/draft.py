@@ -44,7 +44,7 @@ class Seen:
 
 def named(given: str | None, primary: str) -> str:
     """Return the stream's name: as given, else after the primary's database."""
-    database = str(_parts("--primary", primary).get("dbname") or "app")
+    database = str(postgres.parts(primary, "--primary").get("dbname") or "app")
     return given or re.sub(r"[^a-z0-9_]+", "_", database.lower()).strip("_")[:40] or "app"
 
 
@@ -54,7 +54,7 @@ def checked(given: Given, path: Path) -> Config:
     Raises UsageError where a DSN is none or holds a password, ConfigError for anything else.
     """
     for where, dsn in (("--primary", given.primary), *(("-r", d) for d in given.replicas.values())):
-        if _parts(where, dsn).get("password"):
+        if postgres.parts(dsn, where).get("password"):
             raise UsageError(
                 f"{where} holds a password, which would stand in the file for everyone to read",
                 safe=NOTHING_CHANGED,
@@ -62,18 +62,6 @@ def checked(given: Given, path: Path) -> Config:
                 "that form with passfile=…, and leave it out",
             )
     return decoded(text(given, Seen()), path)
-
-
-def _parts(where: str, dsn: str) -> dict[str, Any]:
-    try:
-        return dict(conninfo.conninfo_to_dict(dsn))
-    except psycopg.ProgrammingError:
-        # libpq's message repeats what was given, a password included.
-        raise UsageError(
-            f"{where} is no connection string",
-            safe=NOTHING_CHANGED,
-            next='write "host=… port=… dbname=… user=…" or postgresql://…',
-        ) from None
 
 
 def decoded(written: str, path: Path) -> Config:

@@ -474,7 +474,7 @@ def test_a_pooler_in_between(whole: Stream) -> None:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     before = whole.config.read_text(encoding="utf-8")
-    through = f"host={folder} port=6432 dbname={whole.name} user=cdc"
+    through = f"host={folder} port=6432 dbname={whole.name} user={whole.role}"
     try:
         wait_until(lambda: answers_sql(through), "PgBouncer takes connections")
         edit(whole, r"(?<=\[replicas.r1\]\n)dsn = .*$", f"dsn = {json.dumps(through)}")

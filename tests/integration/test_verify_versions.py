@@ -14,7 +14,7 @@ from harness import Stack, Stream
 from psycopg import conninfo
 from verifying import verified
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.administrator]
 
 TABLES: LiteralString = """
     CREATE TYPE mood AS ENUM ('bad', 'good');

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
-from psycopg import ProgrammingError
 
-from cdc import environment, paths, secrecy
+from cdc import environment, paths, postgres, secrecy
 from cdc.alert import settings as alert_settings
 from cdc.alert.settings import Alert
 from cdc.errors import ConfigError
@@ -316,11 +315,4 @@ def _check_connect(connect: Connect, path: Path) -> None:
 
 def _dsn(dsn: str, where: str, path: Path) -> str:
     """Check a libpq connection string and make the file paths in it absolute."""
-    try:
-        return paths.in_dsn(path, dsn)
-    except ProgrammingError:
-        # libpq's message repeats what was given, a password included.
-        raise _wrong(
-            f"{path}: {where} is not a connection string",
-            'write "host=… port=… dbname=… user=…" or postgresql://…',
-        ) from None
+    return paths.in_dsn(path, postgres.parts(dsn, f"{path}: {where}"))

@@ -26,7 +26,7 @@ SHIPPED = "connectors/postgres.json"
 JAR = "connectors/exact/target/cdc-exact.jar"
 
 #: The version of that jar (connectors/exact/pom.xml); an older one writes other records.
-PLUGIN = "0.3.0"
+PLUGIN = "0.4.0"
 
 #: Nothing lost and every value exact rests on these: no option may change them.
 FIXED = frozenset({

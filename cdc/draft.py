@@ -47,7 +47,7 @@ class Seen:
 
 def named(given: str | None, primary: str) -> str:
     """Return the stream's name: as given, else after the primary's database."""
-    database = str(postgres.parts("--primary", primary).get("dbname") or "app")
+    database = str(postgres.parts(primary, "--primary").get("dbname") or "app")
     return given or re.sub(r"[^a-z0-9_]+", "_", database.lower()).strip("_")[:40] or "app"
 
 
@@ -57,7 +57,7 @@ def checked(given: Given, path: Path) -> Config:
     Raises UsageError where a DSN is none or what is given holds a secret, ConfigError for anything else.
     """
     for where, dsn in (("--primary", given.primary), *(("-r", d) for d in given.replicas.values())):
-        parts = postgres.parts(where, dsn)
+        parts = postgres.parts(dsn, where)
         if any(_plain(parts.get(key)) for key in postgres.SECRETS):
             raise _secret(
                 where,

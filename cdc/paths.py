@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from psycopg import conninfo
 
@@ -21,13 +21,14 @@ def beside(file: Path, path: Path | None) -> Path | None:
     return None if path is None else (file.parent / path).absolute()
 
 
-def in_dsn(file: Path, dsn: str) -> str:
-    """Make the paths in a libpq connection string absolute; psycopg.ProgrammingError if it is none."""
-    parts = conninfo.conninfo_to_dict(dsn)
-    for key in _IN_DSN:
-        if (value := parts.get(key)) is not None and value not in _WORDS:
-            parts[key] = str(beside(file, Path(str(value))))
-    return conninfo.make_conninfo("", **parts)
+def in_dsn(file: Path, parts: Mapping[str, Any]) -> str:
+    """Return the libpq connection string of `parts` with absolute paths."""
+    paths = {
+        key: str(beside(file, Path(str(value))))
+        for key in _IN_DSN
+        if (value := parts.get(key)) is not None and value not in _WORDS
+    }
+    return conninfo.make_conninfo("", **(dict(parts) | paths))
 
 
 def in_options(file: Path, options: Mapping[str, V]) -> dict[str, V | str]:

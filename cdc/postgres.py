@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from psycopg import conninfo, pq, sql
 
-from cdc.errors import Unreachable, UsageError
+from cdc.errors import ConfigError, Unreachable
 
 #: A value's text form depends on these; every session of ours uses the same ones, as the
 #: connector's role does, so that text written by one end is read back exactly by the other.
@@ -111,16 +111,17 @@ def ask(conn: psycopg.Connection[Any], query: sql.Composed, patience: float) -> 
     return found.get_value(0, 0) if found.ntuples else None
 
 
-def parts(where: str, dsn: str) -> dict[str, Any]:
-    """Return the parts of a connection string that was given in `where`; UsageError if it is none."""
+def parts(dsn: str, where: str) -> dict[str, Any]:
+    """Return what a connection string says; ConfigError naming `where` it stands if it is none."""
     try:
         return dict(conninfo.conninfo_to_dict(dsn))
     except psycopg.ProgrammingError:
-        # libpq's message repeats what was given, a password included.
-        raise UsageError(
+        # libpq's message repeats what was given, in part or whole, a password included.
+        raise ConfigError(
             f"{where} is no connection string",
             safe="nothing was read or written",
-            next='write "host=… port=… dbname=… user=…" or postgresql://…',
+            next='write "host=… port=… dbname=… user=…" or postgresql://…; a value with spaces goes '
+            "into '…', and what is special in an address is written as %20",
         ) from None
 
 

@@ -22,6 +22,9 @@ from cdc.brokers import Admin
 from cdc.config import Config
 from cdc.errors import NotReady, PositionLost
 
+#: The brokers' setting by which topics come into being unasked.
+AUTO_CREATE = "auto.create.topics.enable"
+
 #: Seconds Kafka has to answer one administrative request.
 TIMEOUT = 10.0
 
@@ -98,6 +101,15 @@ def policy(config: Config) -> Policy | None:
         min(len(p.isr) for p in partitions),
         {name: str(entry.value) for name, entry in entries.items()},
     )
+
+
+def made_unasked(config: Config) -> bool:
+    """Tell whether the brokers make a topic that somebody asks about; raises as `describe`."""
+    with _admin(config) as admin:
+        broker = next(iter(admin.list_topics(timeout=TIMEOUT).brokers))
+        resource = ConfigResource(ResourceType.BROKER, str(broker))
+        answer = admin.describe_configs([resource], request_timeout=TIMEOUT)
+        return bool(answer[resource].result()[AUTO_CREATE].value == "true")
 
 
 def settings(config: Config) -> dict[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import harness
 import hypothesis
+import least
 import leftovers
 import pytest
 
@@ -62,6 +63,16 @@ def _clear(listed: Path) -> None:
 def pytest_unconfigure() -> None:
     """Take down what the workers shared."""
     _shared.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what is about an administrator where the run has none."""
+    if least.LEAST:
+        for item in items:
+            if item.get_closest_marker("administrator"):
+                item.add_marker(
+                    pytest.mark.skip(reason="about an administrator, and there is none")
+                )
 
 
 @pytest.fixture(scope="session")

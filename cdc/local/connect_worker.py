@@ -103,6 +103,8 @@ status.storage.partitions=1
 # With one worker there is nobody to wait for.
 scheduled.rebalance.max.delay.ms=0
 connector.client.config.override.policy=All
+# Kafka starts beside it, and on a busy machine takes longer than the minute after which a worker ends.
+default.api.timeout.ms=300000
 # Passwords are read from files of this directory and never stored by Connect.
 config.providers=file
 config.providers.file.class=org.apache.kafka.common.config.provider.FileConfigProvider

@@ -18,7 +18,7 @@ from test_provision import server as pg_server
 from test_tables import config, table
 
 from cdc import config as configs
-from cdc import connectors, postgres, state, tables, topic
+from cdc import connectors, postgres, profiles, state, tables, topic
 from cdc.catalog import Obstacle
 from cdc.check import audit, capture, primary, registry, replica, report, server, stream
 from cdc.check import publication as publications
@@ -58,7 +58,7 @@ POLICY = Policy(1, 3, 3, {**topic.settings(config()), "unclean.leader.election.e
 TOPIC = stream.Facts("cdc.app", POLICY, configs.Topic(), topic.settings(config()))
 EXACT = connectors.render(connector_config()).config
 CONNECTOR = capture.Facts(
-    "cdc_app", connectors.PLUGIN, EXACT, Health((("connector", "RUNNING"), ("task 0", "RUNNING")), ()),
+    "cdc_app", connectors.PLUGIN, connectors.PLUGIN, EXACT, Health((("connector", "RUNNING"), ("task 0", "RUNNING")), ()),
     (), (), EXACT["database.dbname"], configs.Lag().warn,
 )  # fmt: skip
 STATE = replica.State("cdc", state.VERSION, None, ())
@@ -244,9 +244,9 @@ def test_every_setting_that_loses_belongs_to_a_finding(key: str) -> None:
     found = connectors.altering(connector_config(), EXACT | {key: "x"})
 
     for change in found:
-        assert connectors.finding(change.key) in registry.findings()
+        assert profiles.finding(change.key) in registry.findings()
         accepted = msgspec.structs.replace(
-            connector_config(), check=configs.Check((connectors.finding(change.key),))
+            connector_config(), check=configs.Check((profiles.finding(change.key),))
         )
         assert () == connectors.losing(accepted, EXACT | {key: "x"})
 

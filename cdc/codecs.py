@@ -24,6 +24,9 @@ _DISTINCT = Lost(
     "an unavailable.value.placeholder in hex that contains 00",
 )
 
+ARRAY: Final = Lost("one of several dimensions, or whose bounds do not begin at 1, is altered")
+UNKNOWN: Final = Lost("how it is written was not measured")
+
 _INTEGERS: Final = {
     "int2": (-(1 << 15), (1 << 15) - 1),
     "int4": (-(1 << 31), (1 << 31) - 1),
@@ -35,12 +38,12 @@ _INTEGERS: Final = {
 def codec(type_: Type, modes: Modes) -> Codec | Lost:
     """Return how values of the type are read, or why that would not be exact."""
     if type_.array:
-        return Lost("an array of several dimensions, or whose bounds do not begin at 1, is altered")
+        return ARRAY
     if type_.kind == "e":
         return _text
-    known = _KNOWN.get(type_.name)
+    known = KNOWN.get(type_.name)
     if known is None or (type_.schema != "pg_catalog" and type_.name != "citext"):
-        return Lost("how it is written was not measured")
+        return UNKNOWN
     return known if isinstance(known, Lost) else known(type_, modes)
 
 
@@ -163,7 +166,7 @@ def base64_bytes(value: str) -> bytes:
 
 
 #: How each type of PostgreSQL is read.
-_KNOWN: Final[dict[str, Lost | Callable[[Type, Modes], Codec | Lost]]] = {
+KNOWN: Final[dict[str, Lost | Callable[[Type, Modes], Codec | Lost]]] = {
     **dict.fromkeys(
         ("text", "varchar", "bpchar", "json", "jsonb", "tsvector", "citext", "numrange", "int4range",
          "int8range", "daterange", "tsrange", "tstzrange"), _long),

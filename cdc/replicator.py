@@ -139,12 +139,9 @@ class Replicator:
         self._gauge.loaded(at, coverage)
         self._guard.first()
         self._source.seek(at)
-        decode = decoding.decoder(
-            self._config, conn, at, coverage, self._source, skip_to=self._skip_to
-        )
-        if self._skip_to is not None:
-            self._source.rewind(self._skip_to)
-            self._skip_to = None
+        skip_to, self._skip_to = self._skip_to, None
+        if skip_to is not None:
+            self._source.rewind(skip_to)
         log.info("applying from offset %d, after LSN %s", at.next_offset, lsns.show(at.applied_lsn))
         application = self._config.application_name(self._name, "apply")
         return Turn(
@@ -155,7 +152,7 @@ class Replicator:
             Buffer(self._config.apply, coverage),
             at.next_offset,
             Lookahead(self._source, self._stop, connectors.modes_of(self._config)),
-            decode,
+            decoding.decoder(self._config, conn, at, coverage, self._source, skip_to=skip_to),
         )
 
     def _pause(

@@ -20,12 +20,13 @@ from test_tables import config, table
 from cdc import config as configs
 from cdc import connectors, postgres, profiles, state, tables, topic
 from cdc.catalog import Obstacle
-from cdc.check import audit, capture, primary, registry, replica, report, server, stream
+from cdc.check import audit, capture, primary, registry, replica, report, server, stream, values
 from cdc.check import publication as publications
 from cdc.check.audit import Audit, Found, Unread
 from cdc.check.finding import ADVICE, DELAYS, LOSES, Look, finding
 from cdc.connectors import Health
 from cdc.errors import ConfigError, Unreachable
+from cdc.modes import Lost
 from cdc.names import TableName
 from cdc.roles import Role
 from cdc.topic import Policy
@@ -66,7 +67,7 @@ REPLICA = replica.Tables(True, (), (), (), ())
 FOLLOWED = replica.Followed(())
 WELL: tuple[Any, ...] = (
     SERVER, ROLES, TABLES, primary.Place("s", SLOT), primary.Running(300, (), ()), PUBLICATION,
-    TOPIC, CONNECTOR, STATE, REPLICA, FOLLOWED,
+    TOPIC, CONNECTOR, STATE, REPLICA, FOLLOWED, values.Facts(),
 )  # fmt: skip
 
 
@@ -147,6 +148,7 @@ BAD: dict[str, Any] = {
     "topic-size": a_topic(max_message_bytes="1000000"),
     "topic-copies": a_topic(policy={"copies": 2}),
     "topic-unclean": a_topic(unclean_leader_election_enable="true"),
+    "stock-values": values.Facts(((T, "v", "timetz", Lost("its offset is lost")),)),
     "topic-in-sync": a_topic(policy={"in_sync": 1}),
     "topic-few-copies": dataclasses.replace(TOPIC, configured=configs.Topic(replication_factor=2)),
     "plugin": dataclasses.replace(CONNECTOR, plugin="0.1.0"),

@@ -138,7 +138,9 @@ _INTERVAL = re.compile(
 )
 
 
-def _interval(_type: Type, modes: Modes) -> Codec | Lost:
+def _interval(type_: Type, modes: Modes) -> Codec | Lost:
+    if type_.infinite:
+        return Lost("how an infinite one is written was not measured")
     if modes.interval != "string":
         return Lost("its months and days are turned into a length", "interval.handling.mode=string")
 

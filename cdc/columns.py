@@ -12,6 +12,9 @@ from cdc.errors import SchemaMismatch
 from cdc.modes import Codec, Lost, Modes, Type
 from cdc.names import TableName, quoted
 
+#: From this version on an interval may be infinite.
+_INFINITE_INTERVALS = 17_00_00
+
 _TYPES = """
 SELECT t.oid, n.nspname::text, t.typname::text, t.typtype::text, t.typbasetype, t.typtypmod,
        t.typcategory = 'A'
@@ -41,7 +44,8 @@ def read(
             # A domain has its type's modifier, and a column of it none.
             oid, modifier = types[oid][3], types[oid][4]  # noqa: PLW2901 -- down to the type itself
         of_schema, name, kind, _, _, array = types[oid]
-        resolved = Type(of_schema, name, kind, modifier, array, shown)
+        infinite = name == "interval" and conn.info.server_version >= _INFINITE_INTERVALS
+        resolved = Type(of_schema, name, kind, modifier, array, shown, infinite)
         found.setdefault(TableName(schema, table), {})[column] = resolved
     return found
 

@@ -12,14 +12,17 @@ import logging
 import re
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from cdc import lsn as lsns
 from cdc import postgres
 from cdc.config import Config
 from cdc.errors import Unreachable
+from cdc.steps import Step
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +33,16 @@ EVERY = 10.0
 def slot(config: Config, replica: str) -> str:
     """Return the name of the slot of `replica`; slots have lower-case names."""
     return f"{config.slot}_{re.sub('[^a-z0-9_]', '_', replica.lower())}_keep"[:63]
+
+
+def removal(conn: psycopg.Connection[Any], config: Config, replicas: Iterable[str]) -> list[Step]:
+    """Drop the slots of `replicas` that are there."""
+    names = [slot(config, replica) for replica in replicas]
+    found = conn.execute(
+        "SELECT slot_name::text FROM pg_replication_slots WHERE slot_name = ANY (%s)", [names]
+    )
+    drop = sql.SQL("SELECT pg_drop_replication_slot({})")
+    return [Step(f"slot {name}: dropped", drop.format(name)) for (name,) in found]
 
 
 class Keeper:

@@ -64,7 +64,8 @@ def unlike(value: Any, what: str) -> ValueError:
 class Type:
     """A column's type, domains resolved: `kind` is pg_type.typtype, `modifier` atttypmod.
 
-    `shown` is how format_type prints it.
+    `shown` is how format_type prints it. `infinite` says that its server has infinite ones (intervals,
+    from PostgreSQL 17 on).
     """
 
     schema: str
@@ -73,6 +74,7 @@ class Type:
     modifier: int
     array: bool
     shown: str
+    infinite: bool = False
 
 
 def of(connector: Mapping[str, str]) -> Modes:

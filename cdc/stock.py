@@ -13,7 +13,7 @@ import msgspec
 
 from cdc import codecs, connectors, events, wire
 from cdc.config import Config
-from cdc.events import Event, Heartbeat, Record, Row
+from cdc.events import Change, Event, Heartbeat, Record, Row
 from cdc.modes import Codec, Modes
 from cdc.names import TableName
 
@@ -81,6 +81,8 @@ def decode(record: Record, modes: Modes, columns: Columns | None = None) -> Foun
         if found.op in ("c", "u", "d") and source is not None:
             _images(found, TableName(source.schema, source.table), columns)
         event = events.of(found, record, lambda text: _content(text, modes))
+        if columns is not None and isinstance(event, Change) and record.run is None:
+            raise ValueError("a row does not say which run it is of (extended.headers.enabled)")
         return Found(event, record.run, _link(source))
     except events.UNREADABLE as error:
         raise events.malformed(record, str(error)) from error

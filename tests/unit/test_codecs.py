@@ -172,6 +172,11 @@ def test_what_would_be_lost_is_refused(name: str, by: Modes, why: str) -> None:
     assert why in found.why
 
 
+def test_intervals_that_may_be_infinite_are_refused() -> None:
+    """From PostgreSQL 17 on there are such intervals."""
+    assert isinstance(codecs.codec(a_type("interval", infinite=True), MODES), Lost)
+
+
 def test_arrays_are_refused() -> None:
     """Dimensions and bounds are lost without a word, whatever the element."""
     found = codecs.codec(a_type("_int4", array=True), MODES)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 
 from cdc import events, runs, stock
-from cdc.events import Begin, Change, End, Event
+from cdc.events import Begin, Change, End, Event, Message
 from cdc.ledger import Gap, Ledger
 from cdc.modes import Modes
 from cdc.position import Fenced
@@ -86,7 +86,7 @@ class Lookahead:
             if (
                 after is not None
                 and after <= ledger.applied
-                and isinstance(found.event, Change)
+                and isinstance(found.event, Change | Message)
                 and begin is not None
                 and begin.txid == found.event.txid
             ):

@@ -45,9 +45,6 @@ _WAIT = 0.5
 #: Seconds between looks at what comes by somebody else's doing.
 _LOOK_AGAIN = 1.0
 
-#: What is said of a connector that is not held up.
-_RUNS = "the connector runs, and may send it again"
-
 #: Seconds between two summary lines in the log.
 _SUMMARY_EVERY = 10.0
 
@@ -263,7 +260,7 @@ class Replicator:
             turn.require_generation()
             holdup = self._guard.holdup()
             given_up = patience.spent(holdup, time.monotonic())
-            what = f"{gap.error.what}; {holdup or _RUNS}"
+            what = f"{gap.error.what}; {holdup or gap.awaits}"
             self._trouble(what)
             self._teller.waiting(turn.conn, what)
             self._watch(turn)

@@ -103,7 +103,7 @@ class Runs:
             case Begin():
                 self._streaming, self._open = None, _Quiet([event])
             case End():
-                self._end(event)
+                return self._end(event)
             case Change():
                 return self._row(event, found)
             case Heartbeat():
@@ -116,17 +116,23 @@ class Runs:
         self._open.events.append(event)
         self._open.link = link if self._open.link is None else self._open.link
 
-    def _end(self, event: End) -> None:
+    def _end(self, event: End) -> list[Event]:
         end = msgspec.structs.replace(
             event, counts={name: n for name, n in event.counts.items() if name != _BEAT}
         )
-        if event.txid == self._streaming:
+        ended, self._open = self._open or _Quiet([]), None
+        streaming, self._streaming, self._proving = self._streaming, None, False
+        if event.txid == streaming:
             self._tail = end
-        else:
-            ended = self._open or _Quiet([])
-            ended.events.append(end)
-            self._quiet.append(ended)
-        self._streaming, self._open, self._proving = None, None, False
+            return []
+        ended.events.append(end)
+        if (after := marked(ended.link)) is not None:
+            # The first of a run that was let begin: messages alone, and nothing was passed over.
+            events = self._again(ended, after)
+            self._ended(end)
+            return events
+        self._quiet.append(ended)
+        return []
 
     def _row(self, row: Change, found: Found) -> list[Event]:
         if row.txid == self._streaming:
@@ -245,4 +251,4 @@ def _gap(event: Change | Message, what: str) -> Gap:
         offset=event.offset,
         lsn=event.lsn,
     )
-    return Gap(event.offset, error, lasting=True)
+    return Gap(event.offset, error, awaits="only `cdc connectors rewind` brings it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,7 +13,7 @@ from cdc import barrier, columns, connectors, events, stock
 from cdc.config import Config
 from cdc.events import Event, Record
 from cdc.names import TableName
-from cdc.position import Position
+from cdc.position import RING, Position
 from cdc.runs import Runs
 from cdc.source import Source
 
@@ -42,7 +43,8 @@ def decoder(
     run = None
     if skip_to is None:
         run = _run_before(source, barrier.bounds(config)[0], at.next_offset)
-    runs = Runs(at.applied_lsn if at.ring else None, run)
+    done = deque((txid for txid, _ in at.ring), RING)
+    runs = Runs(at.applied_lsn if at.ring else None, run, done)
     return lambda record: runs.accept(stock.decode(record, modes, known.get))
 
 

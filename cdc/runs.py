@@ -17,6 +17,7 @@ Anything else raises Gap: what comes next must be sent again.
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 
 import msgspec
 
@@ -33,6 +34,7 @@ from cdc.events import (
     Message,
 )
 from cdc.ledger import Gap
+from cdc.position import RING
 from cdc.stock import BEAT, Found
 
 #: Records of the log begin at multiples of eight: a mark is the byte before a commit's end.
@@ -41,6 +43,9 @@ _ALIGNED = 8
 _OURS = frozenset({HEARTBEAT_PREFIX, BARRIER_PREFIX})
 
 _BEAT = f"{BEAT.schema}.{BEAT.name}"
+
+#: What a heartbeat's row is handed on as: a message that says nothing.
+_COUNTED = "cdc.beat"
 
 
 def mark(end: int) -> int:
@@ -72,11 +77,12 @@ class Runs:
     """Hands on the events whose place in the stream is proved, each BEGIN with the END it follows.
 
     `applied` is the last commit that was believed, None where only a snapshot was; `run` the run that
-    brought it, None where it is not known.
+    brought it, None where it is not known; `done` the transactions that were believed last.
     """
 
     applied: int | None
     run: bytes | None
+    done: deque[int] = dataclasses.field(default_factory=lambda: deque(maxlen=RING))
     _chain: int | None = None  # the last END handed on
     _tail: End | None = None  # of the transaction whose rows were handed on last
     _quiet: list[_Quiet] = dataclasses.field(default_factory=list)  # whole ones since
@@ -157,7 +163,9 @@ class Runs:
     def _begins(self, row: Change, opened: _Quiet, link: int | None) -> list[Event]:
         """Return what is handed on where a run begins with the transaction of `row`; Gap."""
         if (after := marked(link)) is not None:
-            return self._again(opened, after)
+            # One that is killed in its first transaction leaves its mark to the next, which begins where
+            # that transaction's first record stands, and so may repeat what committed since.
+            return self._again(opened, 0 if row.txid in self.done else after)
         if link is None:
             raise _doubtful(row)
         if self.applied is not None and link < self.applied:
@@ -202,6 +210,7 @@ class Runs:
     def _ended(self, end: End) -> None:
         self._chain = end.lsn
         self.applied = max(self.applied or 0, end.lsn)
+        self.done.append(end.txid)
         self._outside = {lsn for lsn in self._outside if lsn > end.lsn}
 
     def _begun(self, opened: _Quiet, link: int | None) -> list[Event]:
@@ -222,7 +231,7 @@ def _message_of(row: Change) -> Event:
     """Return the row, or what is told of a heartbeat's: that it counts, and is no table's."""
     if row.table != BEAT:
         return row
-    return Message(_BEAT, b"", row.txid, row.lsn, row.order, row.offset)
+    return Message(_COUNTED, b"", row.txid, row.lsn, row.order, row.offset)
 
 
 def _torn(event: Change | Message, how: str) -> Gap:

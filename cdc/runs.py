@@ -134,7 +134,7 @@ class Runs:
         ended.events.append(end)
         if (after := marked(ended.link)) is not None:
             # The first of a run that was let begin: messages alone, and nothing was passed over.
-            events = self._again(ended, after)
+            events = self._again(ended, self._known(end.txid, after))
             self._ended(end)
             return events
         self._quiet.append(ended)
@@ -163,9 +163,7 @@ class Runs:
     def _begins(self, row: Change, opened: _Quiet, link: int | None) -> list[Event]:
         """Return what is handed on where a run begins with the transaction of `row`; Gap."""
         if (after := marked(link)) is not None:
-            # One that is killed in its first transaction leaves its mark to the next, which begins where
-            # that transaction's first record stands, and so may repeat what committed since.
-            return self._again(opened, 0 if row.txid in self.done else after)
+            return self._again(opened, self._known(row.txid, after))
         if link is None:
             raise _doubtful(row)
         if self.applied is not None and link < self.applied:
@@ -193,6 +191,14 @@ class Runs:
         """Begin after the commit `after`: what was not believed comes again behind it."""
         self._tail, self._quiet, self._chain = None, [], after
         return self._begun(opened, after)
+
+    def _known(self, txid: int, after: int) -> int:
+        """Return what a marked run's first transaction follows: less than all for a known one.
+
+        A run that is killed in its first transaction leaves its mark to the next, which begins where
+        that transaction's first record stands, and so may repeat what committed since.
+        """
+        return 0 if txid in self.done else after
 
     def _believed(self) -> list[Event]:
         """Hand on what was held: the END that was waited for, and what came without rows since."""

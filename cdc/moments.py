@@ -17,7 +17,7 @@ _FIRST_DAY, _LAST_DAY = -2_440_588, 2_145_042_905
 _LAST_MOMENT = 9_224_318_016_000_000_000
 
 _MICROSECONDS_MODE = "time.precision.mode=microseconds"
-_CUT = Lost("microseconds are cut off", _MICROSECONDS_MODE)
+_CUT = Lost("what is finer or further than java.util.Date is altered", _MICROSECONDS_MODE)
 _BEYOND = Lost("what lies beyond 292 years from 1970 does not fit", _MICROSECONDS_MODE)
 
 _ISO = re.compile(
@@ -37,8 +37,8 @@ _INFINITE_MOMENTS: Final = {
 
 
 def date(_type: Type, modes: Modes) -> Codec | Lost:
-    if modes.time == "nanoseconds":
-        return _BEYOND
+    if modes.time in ("nanoseconds", "connect"):
+        return _BEYOND if modes.time == "nanoseconds" else _CUT
     return _iso(moment=False) if modes.time == "isostring" else _days
 
 

@@ -153,7 +153,7 @@ def test_no_text_stands_for_a_value_that_was_not_sent(text: str) -> None:
         ("numeric", Modes("isostring", "double", "string", "hex", PLACEHOLDER), "rounded"),
         ("numeric", Modes("isostring", "precise", "string", "hex", PLACEHOLDER), "NaN"),
         ("money", Modes("isostring", "precise", "string", "hex", PLACEHOLDER), "decimal places"),
-        ("timestamp", Modes("connect", "string", "string", "hex", PLACEHOLDER), "microseconds"),
+        ("timestamp", Modes("connect", "string", "string", "hex", PLACEHOLDER), "finer"),
         ("timestamp", Modes("nanoseconds", "string", "string", "hex", PLACEHOLDER), "292 years"),
         ("interval", Modes("isostring", "string", "numeric", "hex", PLACEHOLDER), "months"),
         ("bytea", Modes("isostring", "string", "string", "base64", PLACEHOLDER), "not sent"),

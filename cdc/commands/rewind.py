@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from typing import Any
 
-from cdc import keeper, position, postgres, rewinding
+import psycopg
+
+from cdc import keeper, leaving, position, postgres, rewinding
 from cdc.commands import settling
 from cdc.config import NOTHING_CHANGED, Config
 from cdc.connect import Connect
@@ -26,6 +30,19 @@ def target(config: Config) -> int:
         with contextlib.closing(postgres.connect(replica.dsn, application)) as conn:
             applied.append(position.load(conn, config.name)[0].applied_lsn)
     return min(applied)
+
+
+def _released(primary: psycopg.Connection[Any], slot: str) -> None:
+    """Wait until nobody reads from the slot; NotReady when somebody goes on reading."""
+    deadline = time.monotonic() + settling.START_TIME
+    while leaving.slot(primary, slot):
+        if time.monotonic() > deadline:
+            raise NotReady(
+                f"somebody still reads from the slot {slot}",
+                safe="no offset and no slot was changed",
+                next="find who in pg_replication_slots and pg_stat_activity, end it, then run this again",
+            )
+        time.sleep(0.1)
 
 
 def rewind(config: Config, connect: Connect) -> tuple[int, Health]:
@@ -56,6 +73,7 @@ def rewind(config: Config, connect: Connect) -> tuple[int, Health]:
                     next="wait until something was captured, then run this again",
                 )
             if taken != config.slot:
+                _released(primary, config.slot)
                 rewinding.replace(primary, config.slot, taken)
             connect.set_offsets(
                 name,

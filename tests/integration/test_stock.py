@@ -81,22 +81,28 @@ def test_rows_arrive(stream: Stream) -> None:
     """Rows that were changed on the primary are the same on the replicas."""
     stream.running(
         "CREATE TABLE t (id int PRIMARY KEY, v text, n numeric(10,2), at timestamptz, b bytea);"
+        "CREATE TABLE emptied (id int PRIMARY KEY); INSERT INTO emptied VALUES (1);"
         "INSERT INTO t SELECT i, 'v' || i, i / 3.0, now(), '\\x00ff' FROM generate_series(1, 100) i"
     )
     stream.sql("primary", "UPDATE t SET v = 'x' || id, n = 1.50 WHERE id < 50")
     stream.sql("primary", "DELETE FROM t WHERE id > 90")
     stream.sql("primary", "INSERT INTO t VALUES (1000, NULL, 'NaN', 'infinity', '')")
+    stream.sql("primary", "CREATE TABLE unpublished (id int); INSERT INTO unpublished VALUES (1)")
+    stream.sql("primary", "UPDATE t SET id = -id WHERE id = 5; TRUNCATE emptied")
     stream.caught_up()
+    assert [(0,)] == stream.sql("r1", "SELECT count(*) FROM emptied")
 
-    query = "SELECT * FROM t ORDER BY id"
+    query = "SELECT id, v, n::text, at::text, b FROM t ORDER BY id"
     assert stream.sql("primary", query) == stream.sql("r1", query)
 
 
-@pytest.mark.parametrize("interrupt", [restart_task, kill_worker])
+@pytest.mark.parametrize("interrupt", [pytest.param(restart_task, id="numbers"), kill_worker])
 def test_what_a_restart_tears_halts_and_comes_again(
     stream: Stream, interrupt: Callable[[Stream], None]
 ) -> None:
     """Amid a transaction of 120,000 rows: it is whole, or the daemon halts and what it says brings it."""
+    text = stream.config.read_text(encoding="utf-8")
+    stream.config.write_text(f'{text}\n[apply]\nmissing_timeout = "30s"\n', encoding="utf-8")
     stream.running("CREATE TABLE big (id int PRIMARY KEY, v text)")
     daemon = stream.daemons[-1]
     interrupted(stream, 1, interrupt)

@@ -21,7 +21,7 @@ from psycopg import sql
 pytestmark = [pytest.mark.stack, pytest.mark.long]
 
 #: Rows of the transaction that is interrupted, and how many are in the topic when it is.
-ROWS, READ = 120_000, 40_000
+ROWS, READ = 40_000, 10_000
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def interrupted(stream: Stream, first: int, interrupt: Callable[[Stream], None])
     ):
         for key in range(first, first + ROWS):
             copy.write_row([key, f"row {key}"])
-    wait_until(lambda: records(stream) > before + READ, "a part of it is in the topic")
+    wait_until(lambda: records(stream) > before + READ, "a part of it is in the topic", 180)
     assert records(stream) < before + ROWS, "all of it was there before it could be interrupted"
     interrupt(stream)
 
@@ -96,11 +96,11 @@ def test_rows_arrive(stream: Stream) -> None:
     assert stream.sql("primary", query) == stream.sql("r1", query)
 
 
-@pytest.mark.parametrize("interrupt", [pytest.param(restart_task, id="numbers"), kill_worker])
+@pytest.mark.parametrize("interrupt", [restart_task, kill_worker])
 def test_what_a_restart_tears_halts_and_comes_again(
     stream: Stream, interrupt: Callable[[Stream], None]
 ) -> None:
-    """Amid a transaction of 120,000 rows: it is whole, or the daemon halts and what it says brings it."""
+    """Amid a transaction of 40,000 rows: it is whole, or the daemon halts and what it says brings it."""
     text = stream.config.read_text(encoding="utf-8")
     stream.config.write_text(f'{text}\n[apply]\nmissing_timeout = "30s"\n', encoding="utf-8")
     stream.running("CREATE TABLE big (id int PRIMARY KEY, v text)")

@@ -53,6 +53,15 @@ def restart_task(stream: Stream) -> None:
     requests.post(f"{url}/restart?includeTasks=true", timeout=60).raise_for_status()
 
 
+def end_stream(stream: Stream) -> None:
+    """End the server's side of the stream: Debezium begins again within the same task."""
+    stream.sql(
+        "primary",
+        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s",
+        [f"cdc_{stream.name}"],
+    )
+
+
 def kill_worker(stream: Stream) -> None:
     """End the worker as a power cut would, and start it again."""
     folder = stream.stack.config.parent
@@ -96,7 +105,7 @@ def test_rows_arrive(stream: Stream) -> None:
     assert stream.sql("primary", query) == stream.sql("r1", query)
 
 
-@pytest.mark.parametrize("interrupt", [restart_task, kill_worker])
+@pytest.mark.parametrize("interrupt", [restart_task, end_stream, kill_worker])
 def test_what_a_restart_tears_halts_and_comes_again(
     stream: Stream, interrupt: Callable[[Stream], None]
 ) -> None:

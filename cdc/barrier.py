@@ -16,8 +16,9 @@ from typing import Any
 import psycopg
 from confluent_kafka import Message as Received
 from confluent_kafka import TopicPartition
+from psycopg import sql
 
-from cdc import connectors, events, source
+from cdc import connectors, source, stock
 from cdc import lsn as lsns
 from cdc.brokers import Reader
 from cdc.config import Config
@@ -50,16 +51,23 @@ class Mark:
     at: float
 
 
-def emit(primary: psycopg.Connection[Any]) -> Mark:
+def emit(primary: psycopg.Connection[Any], config: Config) -> Mark:
     """Write a barrier in a transaction of its own; `primary` must not be inside one."""
     token = secrets.token_hex(16)
+    stock_ = config.connect.profile == "stock"
+    beat = sql.SQL("UPDATE {} SET beat = beat + 1").format(stock.BEAT.sql)
     with primary.transaction():
+        if stock_:
+            primary.execute(beat)
         row = primary.execute(
             "SELECT pg_logical_emit_message(true, %s, %s),"
             " extract(epoch FROM clock_timestamp())::float8",
             [BARRIER_PREFIX, token],
         ).fetchone()
     assert row is not None
+    if stock_:
+        # Only a later row proves its END (`cdc.runs`).
+        primary.execute(beat)
     return Mark(token, lsns.parse(row[0]), row[1])
 
 
@@ -82,6 +90,7 @@ class Watch:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._decode = stock.reader(config)
         self._consumer = _consumer(config)
         try:
             _low, high = _bounds(self._consumer, config)
@@ -132,7 +141,7 @@ class Watch:
                 topic=self._config.topic,
             )
         try:
-            return events.decode(source.record(message, self._config.topic))
+            return self._decode(source.record(message, self._config.topic))
         except MalformedRecord:
             return None
 
@@ -142,7 +151,7 @@ def pass_through(
 ) -> End:
     """Write a barrier, wait until it was read from the topic, return its transaction's END."""
     with contextlib.closing(Watch(config)) as watch:
-        return watch.until(emit(primary), note)
+        return watch.until(emit(primary, config), note)
 
 
 def _passed(config: Config) -> NotReady:

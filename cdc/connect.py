@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -102,6 +102,10 @@ class Connect:
         """Return the offsets stored for a connector, empty when there are none."""
         return list(self._json("GET", f"{_path(name)}/offsets")["offsets"])
 
+    def set_offsets(self, name: str, offsets: Sequence[Mapping[str, Any]]) -> None:
+        """Replace the offsets of a stopped connector, each with its partition."""
+        self._json("PATCH", f"{_path(name)}/offsets", {"offsets": list(offsets)})
+
     def forget(self, name: str) -> None:
         """Delete the offsets of a stopped connector: it no longer knows what it has sent."""
         self._json("DELETE", f"{_path(name)}/offsets")
@@ -114,7 +118,7 @@ class Connect:
         response = self._send(method, path, None, absent=True)
         return None if response is None else dict(self._decoded(response))
 
-    def _json(self, method: str, path: str, body: dict[str, str] | None = None) -> Any:
+    def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         response = self._send(method, path, body, absent=False)
         return self._decoded(response) if response is not None and response.content else None
 
@@ -129,7 +133,7 @@ class Connect:
             ) from None
 
     def _send(
-        self, method: str, path: str, body: dict[str, str] | None, *, absent: bool
+        self, method: str, path: str, body: dict[str, Any] | None, *, absent: bool
     ) -> requests.Response | None:
         """Send a request, again while the worker rebalances; None for a 404 that `absent` allows.
 
@@ -154,7 +158,7 @@ class Connect:
             ),
         )
 
-    def _once(self, method: str, path: str, body: dict[str, str] | None) -> requests.Response:
+    def _once(self, method: str, path: str, body: dict[str, Any] | None) -> requests.Response:
         try:
             return self._session.request(method, self._url + path, json=body, timeout=self._timeout)
         except requests.exceptions.SSLError as error:

@@ -1,8 +1,9 @@
 """Connector definitions: what the files say, what Connect has, and how they differ.
 
 Everything here is pure: values in, values out. The shipped definition is
-`connectors/postgres.json`, a connector as Kafka Connect takes it with `${…}` for what differs per
-place. `connect.options` of the configuration is laid over it.
+`connectors/postgres.json`, that of the stock profile `connectors/stock.json`: a connector as Kafka
+Connect takes it with `${…}` for what differs per place. `connect.options` of the configuration is
+laid over it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from typing import Any
 
 from psycopg import conninfo
 
-from cdc import resources, secrecy
+from cdc import modes, profiles, resources, secrecy
 from cdc.config import NOTHING_CHANGED, Config
 from cdc.errors import ConfigError
+from cdc.modes import Modes
 from cdc.names import TableName
-
-SHIPPED = "connectors/postgres.json"
+from cdc.profiles import Profile
 
 #: What the capture plugin's jar is called here and in an installation.
 JAR = "connectors/exact/target/cdc-exact.jar"
@@ -28,45 +29,17 @@ JAR = "connectors/exact/target/cdc-exact.jar"
 #: The version of that jar (connectors/exact/pom.xml); an older one writes other records.
 PLUGIN = "0.4.0"
 
-#: Nothing lost and every value exact rests on these: no option may change them.
-FIXED = frozenset({
-    "name", "connector.class", "tasks.max", "topic.prefix", "plugin.name", "slot.name",
-    "publication.name", "publication.autocreate.mode", "snapshot.mode", "converters", "exact.type",
-    "include.unknown.datatypes", "provide.transaction.metadata", "skipped.operations",
-    "tombstones.on.delete", "event.converting.failure.handling.mode",
-    "event.processing.failure.handling.mode", "errors.tolerance", "heartbeat.action.query",
-    "transforms", "transforms.stream.type", "transforms.stream.regex",
-    "transforms.stream.replacement", "key.converter", "key.converter.schemas.enable",
-    "key.converter.replace.null.with.default", "value.converter", "value.converter.schemas.enable",
-    "value.converter.replace.null.with.default", "header.converter", "producer.override.acks",
-    "producer.override.enable.idempotence",
-})  # fmt: skip
+#: What Debezium's own connector must be in the stock profile: how it resumes and converts was measured
+#: of this version.
+DEBEZIUM = "3.6.3.Final"
 
-#: Of these, what no row or value rests on; a release may change them before the connector has them.
-_HARMLESS = frozenset({"name", "tasks.max", "tombstones.on.delete", "heartbeat.action.query"})
-
-#: Each of these leaves out or alters events, and the counts in the stream still agree.
-_FILTERS = re.compile(
-    r"(table|schema|column|message\.prefix)\.(include|exclude)\.list|column\.(mask|truncate)\..+"
-    r"|skip\.messages\.without\.change|post\.processors|predicates"
-    r"|transforms\.stream\.(predicate|negate)"
-)
-
-#: What a setting that loses rows or values is called as a finding (`cdc check`, check.accept).
-_FINDINGS = (
-    ("connector-class", re.compile(r"connector\.class")),
-    ("connector-values", re.compile(
-        r"converters|exact\.type|include\.unknown\.datatypes|(key|value|header)\.converter(\..+)?"
-        r"|column\.(mask|truncate)\..+")),
-    ("connector-transforms", re.compile(r"transforms(\..+)?|predicates|post\.processors")),
-    ("connector-filters", re.compile(
-        r".+\.(include|exclude)\.list|skip\.messages\.without\.change|skipped\.operations")),
-    ("connector-errors", re.compile(r"errors\.tolerance|event\..+\.failure\.handling\.mode")),
-    ("connector-source", re.compile(
-        r"topic\.prefix|plugin\.name|slot\.name|publication\..+|snapshot\.mode"
-        r"|provide\.transaction\.metadata")),
-    ("connector-producer", re.compile(r"producer\.override\..+")),
-)  # fmt: skip
+#: How a class of that version comes onto a worker.
+INSTALL = {
+    PLUGIN: "write its jar with `cdc connectors plugin`, put it into the folder of Debezium's "
+    "PostgreSQL connector (in plugin.path) on every worker and restart them",
+    DEBEZIUM: f"install Debezium's PostgreSQL connector {DEBEZIUM} (in plugin.path) on every worker and "
+    "restart them",
+}
 
 #: Decided by the primary's catalog, not by the file; Debezium then writes a row's key as its identity.
 _KEYS = "message.key.columns"
@@ -74,10 +47,11 @@ _KEYS = "message.key.columns"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Definition:
-    """A connector by name and configuration, as the files want it."""
+    """A connector by name and configuration, as the files want it, and its class's version."""
 
     name: str
     config: dict[str, str]
+    version: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -131,14 +105,9 @@ def render(config: Config, keys: Mapping[TableName, Sequence[str]] | None = None
     `keys` are the columns of the index that REPLICA IDENTITY USING INDEX names, per table. Raises ConfigError when the configuration does not say how a worker reaches the primary, or
     when connect.options would change what exactness rests on.
     """
-    if config.connect.profile != "exact":
-        raise _wrong(
-            f'connect.profile = "{config.connect.profile}" has no shipped connector definition',
-            'set connect.profile = "exact"',
-        )
-    options = config.connect.options
+    options, profile = config.connect.options, profiles.of(config)
     if touched := sorted(
-        key for key in options if key in FIXED | {_KEYS} or _FILTERS.fullmatch(key)
+        key for key in options if key in profile.fixed | {_KEYS} or profile.filters.fullmatch(key)
     ):
         raise _wrong(
             f"connect.options sets {', '.join(touched)}, which this program decides: rows or "
@@ -146,7 +115,7 @@ def render(config: Config, keys: Mapping[TableName, Sequence[str]] | None = None
             "remove it from connect.options",
         )
     values = _names(config) | _database(config)
-    filled = {key: _fill(value, values) for key, value in _shipped().items()}
+    filled = {key: _fill(value, values) for key, value in _shipped(profile).items()}
     name = config.connector
     return Definition(
         name,
@@ -156,18 +125,14 @@ def render(config: Config, keys: Mapping[TableName, Sequence[str]] | None = None
             **({_KEYS: _key_columns(keys)} if keys else {}),
             **{key: _as_text(value) for key, value in options.items()},
         },
+        PLUGIN if profile is profiles.EXACT else DEBEZIUM,
     )
 
 
 def losing(config: Config, stored: Mapping[str, str]) -> tuple[Change, ...]:
     """Return what `altering` does, less what somebody has accepted by the finding's name."""
     accepted = config.check.accept
-    return tuple(c for c in altering(config, stored) if finding(c.key) not in accepted)
-
-
-def finding(key: str) -> str:
-    """Return the finding that a key with which rows or values are lost belongs to."""
-    return next(name for name, keys in _FINDINGS if keys.fullmatch(key))
+    return tuple(c for c in altering(config, stored) if profiles.finding(c.key) not in accepted)
 
 
 def altering(config: Config, stored: Mapping[str, str]) -> tuple[Change, ...]:
@@ -176,16 +141,18 @@ def altering(config: Config, stored: Mapping[str, str]) -> tuple[Change, ...]:
     All of them are set by the shipped definition, so one left out is one too: Connect's default
     may be another.
     """
-    names = _names(config)
+    names, profile, options = _names(config), profiles.of(config), config.connect.options
     wanted = {
-        key: _fill(text, names) for key, text in _shipped().items() if key in FIXED - _HARMLESS
+        key: _as_text(options[key]) if key in options else _fill(text, names)
+        for key, text in _shipped(profile).items()
+        if key in profile.silent
     }
     found = [
         Change(key, shown(key, stored.get(key)), value)
         for key, value in wanted.items()
         if stored.get(key) != value
     ]
-    filters = sorted(key for key in stored if _FILTERS.fullmatch(key))
+    filters = sorted(key for key in stored if profile.filters.fullmatch(key))
     return (*found, *(Change(key, shown(key, stored[key]), None) for key in filters))
 
 
@@ -256,8 +223,27 @@ def _verbatim(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]", lambda found: f"\\x{{{ord(found[0]):x}}}", name)
 
 
-def _shipped() -> dict[str, str]:
-    return dict(json.loads(resources.text(SHIPPED))["config"])
+def _shipped(profile: Profile) -> dict[str, str]:
+    return dict(json.loads(resources.text(profile.shipped))["config"])
+
+
+def modes_of(config: Config) -> Modes | None:
+    """Return how the stock connector writes values; None in the exact profile.
+
+    Raises ConfigError where an option names a mode that is not known.
+    """
+    if config.connect.profile == "exact":
+        return None
+    options, names = config.connect.options, _names(config)
+    written = {
+        key: _as_text(options[key]) if key in options else str(_fill(text, names))
+        for key, text in _shipped(profiles.STOCK).items()
+        if key in profiles.MODES
+    }
+    try:
+        return modes.of(written)
+    except ValueError as error:
+        raise _wrong(f"connect.options: {error}", "set one of the known values") from error
 
 
 def _database(config: Config) -> dict[str, str | None]:
@@ -302,6 +288,8 @@ def _names(config: Config) -> dict[str, str | None]:
         "slot": config.slot,
         "publication": config.publication,
         "heartbeat.ms": str(round(config.connect.heartbeat * 1000)),
+        # U+0000, which no text of PostgreSQL holds, in front.
+        "placeholder": f"\0cdc/{config.name}/unchanged".encode().hex(),
     }
 
 

@@ -2,7 +2,8 @@
 
 A record is Debezium's JSON without schema as the exact profile writes it (docs/capture.md): row
 images are PostgreSQL's own text, one object per row, `null` for NULL. `decode` turns it into one
-of the event types below or raises MalformedRecord; it never guesses.
+of the event types below or raises MalformedRecord; it never guesses. `cdc.stock` reads what the
+stock profile writes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import base64
 import binascii
 import enum
 import re
-from typing import Annotated, Final, Literal
+from collections.abc import Callable
+from typing import Final, Literal
 
 import msgspec
 
@@ -19,6 +21,7 @@ from cdc import origins
 from cdc.errors import MalformedRecord
 from cdc.names import TableName
 from cdc.origins import Origin
+from cdc.wire import Wire
 
 #: The header of each BEGIN in which the capture plugin says what the transaction follows.
 LINK = "cdc.previous"
@@ -48,6 +51,7 @@ class Record(msgspec.Struct, frozen=True):
 
     `link` and `origin` are what its headers LINK and `origins.HEADER` say, and `appended_ms` when it
     was made for the topic (milliseconds since 1970, the connector's clock), where it is a boundary.
+    `run` is which start of its task Debezium says a row is of; it is asked for in the stock profile.
     """
 
     topic: str
@@ -58,6 +62,7 @@ class Record(msgspec.Struct, frozen=True):
     link: bytes | None = None
     origin: bytes | None = None
     appended_ms: int | None = None
+    run: bytes | None = None
 
 
 class Begin(msgspec.Struct, frozen=True):
@@ -131,49 +136,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
 Event = Begin | End | Change | Message | Heartbeat
 
 
-#: PostgreSQL has 64 bits for a transaction number or LSN; its timestamps end before 2**53 ms.
-_Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-_Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
-
-
-class _Source(msgspec.Struct):
-    schema: str = ""
-    table: str = ""
-    txId: _Number | None = None  # noqa: N815 -- Debezium's field name
-    lsn: _Number | None = None
-
-
-class _Block(msgspec.Struct):
-    total_order: _Number
-
-
-class _Logical(msgspec.Struct):
-    prefix: str
-    content: str
-
-
-class _Count(msgspec.Struct):
-    data_collection: str
-    event_count: _Number
-
-
-class _Wire(msgspec.Struct):
-    """Every field of every kind of record that is read; unknown ones are tolerated."""
-
-    op: str | None = None
-    before: dict[str, str | None] | None = None
-    after: dict[str, str | None] | None = None
-    source: _Source | None = None
-    transaction: _Block | None = None
-    message: _Logical | None = None
-    status: str | None = None
-    id: str | None = None
-    event_count: _Number | None = None
-    data_collections: list[_Count] | None = None
-    ts_ms: _Milliseconds | None = None
-
-
-_wire = msgspec.json.Decoder(_Wire)
+_wire = msgspec.json.Decoder(Wire)
 
 #: Debezium counts logical messages under a Java object's name that differs each time.
 _MESSAGE_COLLECTION = "LogicalDecodingMessageId@"
@@ -190,18 +153,32 @@ def decode(record: Record) -> Event:
         return Heartbeat(record.offset)
     try:
         wire = _wire.decode(record.value)
-        if wire.op is not None:
-            return _row_or_message(wire, record)
-        if wire.status is not None:
-            return _boundary(wire, record)
-    except (msgspec.MsgspecError, ValueError, KeyError, IndexError, RecursionError) as error:
-        raise _malformed(record, str(error)) from error
+        if b"\\u0001" in record.value:
+            wire.before, wire.after = _unmark(wire.before), _unmark(wire.after)  # type: ignore[assignment]  # dict is invariant
+        return of(wire, record, base64_bytes)
+    except UNREADABLE as error:
+        raise malformed(record, str(error)) from error
+
+
+#: What a record that no connector wrote can raise while it is read.
+UNREADABLE = (msgspec.MsgspecError, ValueError, KeyError, IndexError, RecursionError)
+
+
+def of(wire: Wire, record: Record, content: Callable[[str], bytes]) -> Event:
+    """Return the event that `wire` says, its rows as they are; ValueError if it is none.
+
+    `content` reads what a logical message holds.
+    """
+    if wire.op is not None:
+        return _row_or_message(wire, record, content)
+    if wire.status is not None:
+        return _boundary(wire, record)
     if wire.ts_ms is not None and wire.source is None:
         return Heartbeat(record.offset)
-    raise _malformed(record, "it is neither a change event, a transaction boundary nor a heartbeat")
+    raise ValueError("it is neither a change event, a transaction boundary nor a heartbeat")
 
 
-def _row_or_message(wire: _Wire, record: Record) -> Event:
+def _row_or_message(wire: Wire, record: Record, content: Callable[[str], bytes]) -> Event:
     source = wire.source
     if source is None or source.lsn is None:
         raise ValueError("it has no source.lsn" if wire.op != "r" else _SNAPSHOT)
@@ -211,7 +188,7 @@ def _row_or_message(wire: _Wire, record: Record) -> Event:
             raise ValueError("a logical message without its content")
         return Message(
             wire.message.prefix,
-            _content(wire.message.content),
+            content(wire.message.content),
             source.txId,
             source.lsn,
             order,
@@ -227,12 +204,11 @@ def _row_or_message(wire: _Wire, record: Record) -> Event:
         raise ValueError(f"operation {wire.op!r} without its row image")
     if not source.table or not source.schema:
         raise ValueError("a row without its table")
-    marked = b"\\u0001" in record.value if record.value else False
     return Change(
         wire.op,  # type: ignore[arg-type]  # one of the four, tested above
         TableName(source.schema, source.table),
-        _unmark(wire.before) if marked else wire.before,  # type: ignore[arg-type]  # dict is invariant
-        _unmark(wire.after) if marked else wire.after,  # type: ignore[arg-type]  # dict is invariant
+        wire.before,  # type: ignore[arg-type]  # dict is invariant
+        wire.after,  # type: ignore[arg-type]  # dict is invariant
         source.txId,
         source.lsn,
         order,
@@ -250,7 +226,7 @@ _SNAPSHOT = (
 _ID = re.compile(r"([0-9]{1,18}):([0-9]{1,18})")
 
 
-def _boundary(wire: _Wire, record: Record) -> Begin | End:
+def _boundary(wire: Wire, record: Record) -> Begin | End:
     found = _ID.fullmatch(wire.id or "")
     if found is None:
         raise ValueError("its id is not a transaction number and an LSN")
@@ -287,7 +263,7 @@ def _previous(link: bytes | None) -> int | None:
     return int(link)
 
 
-def _content(text: str) -> bytes:
+def base64_bytes(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:
@@ -316,13 +292,13 @@ def _strip(value: str) -> str:
     return value[1:]
 
 
-def _malformed(record: Record, why: str) -> MalformedRecord:
+def malformed(record: Record, why: str) -> MalformedRecord:
     return MalformedRecord(
         f"a record of the topic cannot be read: {why}",
         safe="nothing of it was applied, and nothing after it; the replica is consistent as of "
         "its position",
-        next="run `cdc connectors diff`: the connector must be the shipped one with the capture "
-        "plugin (profile exact), and nobody else may write to the topic; then restart, or "
+        next="run `cdc connectors diff`: the connector must be the shipped one of the configured "
+        "profile, and nobody else may write to the topic; then restart, or "
         "`cdc bootstrap --overwrite` if foreign records stay in the topic",
         topic=record.topic,
         partition=record.partition,

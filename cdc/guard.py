@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 
-from cdc import connectors
+from cdc import connectors, profiles
 from cdc.config import Config
 from cdc.connect import Connect
 from cdc.connectors import Change, Health
@@ -180,6 +180,6 @@ def refusal(config: Config, found: Sequence[Change]) -> CdcError:
             else "run `cdc connectors apply`; if anything was captured with these settings, fill the "
             "replica anew: `cdc bootstrap --overwrite`; else start again"
         )
-        + f". Or {acceptance(connectors.finding(change.key) for change in found)}",
+        + f". Or {acceptance(profiles.finding(change.key) for change in found)}",
         topic=config.topic,
     )

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from cdc import roles, state
+from cdc import heartbeat, keeper, roles, state
 from cdc.config import Config, Replica
 from cdc.steps import Step
 
@@ -107,6 +107,7 @@ def primary_steps(
     drop = sql.SQL("DROP PUBLICATION {}").format(sql.Identifier(name))
     publication = Step(f"publication {name}: dropped", drop)
     found = [publication if row else Step(f"publication {name}: not there")]
+    found += [*heartbeat.removal(conn, config), *keeper.removal(conn, config, config.replicas)]
     # Whatever is logged in as the connector's role is the connector, which is about to go.
     found += role_steps(owner(conn, config.connector_role, ""), config.connector_role)
     if daemon != config.connector_role:

@@ -74,12 +74,14 @@ class Restart:
 class Gap(Exception):  # noqa: N818 -- a finding that the replicator looks into, not yet an error
     """Something is missing at `offset`; what comes next may stand further on, else it is `error`.
 
-    Where it is not `lasting`, a connector that starts again sends what is missing.
+    Where it is not `lasting`, a connector that starts again sends what is missing; `awaits` tells what
+    else would bring it.
     """
 
     offset: int
     error: BrokenStream
     lasting: bool = False
+    awaits: str = "the connector runs, and may send it again"
 
 
 Step = Apply | Commit | Restart | Message | None

@@ -7,9 +7,10 @@ import logging
 import threading
 from collections.abc import Iterator
 
-from cdc import events
-from cdc.events import Begin, End, Event
+from cdc import events, runs, stock
+from cdc.events import Begin, Change, End, Event, Message
 from cdc.ledger import Gap, Ledger
+from cdc.modes import Modes
 from cdc.position import Fenced
 from cdc.source import Source
 
@@ -19,12 +20,24 @@ log = logging.getLogger(__name__)
 _LOOK_AGAIN = 1.0
 
 
+class Resume(Exception):  # noqa: N818 -- the replicator goes on elsewhere in the log
+    """The transaction that comes next stands whole at a later offset."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(offset)
+        self.offset = offset
+
+
 @dataclasses.dataclass(slots=True)
 class Lookahead:
-    """Looks at the boundaries of transactions further on; every method raises Fenced when stopped."""
+    """Looks at the boundaries of transactions further on; every method raises Fenced when stopped.
+
+    `modes` are those of a stock connector, None where the capture plugin writes.
+    """
 
     source: Source
     stop: threading.Event
+    modes: Modes | None = None
     found: tuple[int, int] | None = None
     looked_to: int = 0
 
@@ -52,10 +65,32 @@ class Lookahead:
 
         Asked again, it goes on behind the last boundary it saw.
         """
+        if self.modes is not None:
+            return self._marked(gap, ledger, self.modes)
         for event in self._boundaries(max(gap.offset + 1, self.looked_to)):
             if isinstance(event, Begin) and ledger.follows(event):
                 return event.offset
             self.looked_to = event.offset + 1
+        return None
+
+    def _marked(self, gap: Gap, ledger: Ledger, modes: Modes) -> int | None:
+        """Return where a run begins that `cdc connectors rewind` has let begin early enough."""
+        begin: Begin | None = None
+        for record in self.source.ahead(max(gap.offset + 1, self.looked_to)):
+            if self.stop.is_set():
+                raise Fenced("stopped")
+            found = stock.decode(record, modes)
+            if isinstance(found.event, Begin):
+                begin, self.looked_to = found.event, record.offset
+            after = runs.marked(found.link)
+            if (
+                after is not None
+                and after <= ledger.applied
+                and isinstance(found.event, Change | Message)
+                and begin is not None
+                and begin.txid == found.event.txid
+            ):
+                return begin.offset
         return None
 
     def _boundaries(self, offset: int) -> Iterator[Event]:
@@ -64,7 +99,10 @@ class Lookahead:
             if self.stop.is_set():
                 raise Fenced("stopped")
             # Without decoding rows: Debezium writes `status` first.
-            if events.is_boundary(record.value):
+            if self.modes is not None:
+                if stock.is_boundary(record.value):
+                    yield stock.decode(record, self.modes).event
+            elif events.is_boundary(record.value):
                 yield events.decode(record)
         if self.stop.is_set():
             raise Fenced("stopped")

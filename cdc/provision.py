@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from cdc import postgres
+from cdc import heartbeat, postgres
 from cdc.config import Config
 from cdc.errors import NotReady
 from cdc.names import TableName
@@ -223,7 +223,7 @@ def publication_steps(config: Config, found: Publication | None, wanted: Selecti
     options = sql.SQL(
         "publish = 'insert, update, delete, truncate', publish_via_partition_root = false"
     )
-    tables = [t.name for t in wanted.published]
+    tables = [*(t.name for t in wanted.published), *heartbeat.published(config)]
     if found is None:
         create = sql.SQL("CREATE PUBLICATION {} FOR TABLE {} WITH ({})")
         return [Step(f"publication {config.publication}: created with {_count(tables)}",
@@ -289,6 +289,7 @@ def steps(
         *grant_steps(daemon.name, lacking(conn, found[daemon.name], schemas=schemas,
                                           tables=reads.union(dumped))),
         *statistics_steps(daemon.name, *_statistics(conn, found[daemon.name])),
+        *heartbeat.steps(conn, config, (connector.name, daemon.name)),
         *publication_steps(config, publication(conn, config.publication), wanted),
     ]  # fmt: skip
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 
-from cdc import daemon, events, failpoint, policy, position, writing
+from cdc import connectors, daemon, decoding, failpoint, policy, position, writing
 from cdc import lsn as lsns
 from cdc.apply import Applier
 from cdc.batch import Batch, Buffer, Held, Torn
@@ -27,8 +27,9 @@ from cdc.events import Begin, Event, Message, Record
 from cdc.gauge import Gauge
 from cdc.guard import Guard, Patience
 from cdc.history import Succession
-from cdc.ledger import Gap, Ledger, Step
-from cdc.lookahead import Lookahead
+from cdc.keeper import Keeper
+from cdc.ledger import Gap, Ledger
+from cdc.lookahead import Lookahead, Resume
 from cdc.names import TableName
 from cdc.origins import Origin
 from cdc.position import Fenced, HeartbeatContent, Written
@@ -44,19 +45,8 @@ _WAIT = 0.5
 #: Seconds between looks at what comes by somebody else's doing.
 _LOOK_AGAIN = 1.0
 
-#: What is said of a connector that is not held up.
-_RUNS = "the connector runs, and may send it again"
-
 #: Seconds between two summary lines in the log.
 _SUMMARY_EVERY = 10.0
-
-
-class Resume(Exception):  # noqa: N818 -- the replicator goes on elsewhere in the log
-    """The transaction that comes next stands whole at a later offset."""
-
-    def __init__(self, offset: int) -> None:
-        super().__init__(offset)
-        self.offset = offset
 
 
 class Replicator:
@@ -72,6 +62,7 @@ class Replicator:
         self._teller = daemon.Teller(config.name, gauge)
         self._guard = Guard(config)
         self._succession = Succession(config, replica)
+        self._keeper = Keeper(config, replica)
         self._blockers = Blockers(self._replica.dsn, config.application_name(replica, "look"))
         self._skip_to: int | None = None
         self._failures = 0  # since something was applied
@@ -145,9 +136,9 @@ class Replicator:
         self._gauge.loaded(at, coverage)
         self._guard.first()
         self._source.seek(at)
-        if self._skip_to is not None:
-            self._source.rewind(self._skip_to)
-            self._skip_to = None
+        skip_to, self._skip_to = self._skip_to, None
+        if skip_to is not None:
+            self._source.rewind(skip_to)
         log.info("applying from offset %d, after LSN %s", at.next_offset, lsns.show(at.applied_lsn))
         application = self._config.application_name(self._name, "apply")
         return Turn(
@@ -157,7 +148,8 @@ class Replicator:
             Ledger(at.applied_lsn, at.ring),
             Buffer(self._config.apply, coverage),
             at.next_offset,
-            Lookahead(self._source, self._stop),
+            Lookahead(self._source, self._stop, connectors.modes_of(self._config)),
+            decoding.decoder(self._config, conn, at, coverage, self._source, skip_to=skip_to),
         )
 
     def _pause(
@@ -215,19 +207,14 @@ class Replicator:
         """Say that the loop goes on; raises what connector, primary and topic have become."""
         self._guard.again()
         self._succession.again(turn.position, turn.holds)
+        self._keeper.again(turn.position.applied_lsn)
         self._source.watch(turn.position)
         self._gauge.step()
 
     def _take(self, turn: Turn, record: Record) -> None:
         turn.next_offset = record.offset + 1
-        heartbeat = None
         try:
-            event = events.decode(record)
-            if isinstance(event, Message):
-                heartbeat = position.heartbeat(event, turn.position)
-            # Before the ledger: after a failover LSNs go back, and new commits look repeated.
-            self._from(turn, event, heartbeat)
-            step = self._accounted(turn, event)
+            self._read(turn, record)
         except (BrokenStream, MalformedRecord) as error:
             self._flush(turn)  # what came whole before it is applied
             self._succession.explain(turn.position, turn.holds)
@@ -238,20 +225,30 @@ class Replicator:
                 replica=self._name,
             )
             raise
+
+    def _read(self, turn: Turn, record: Record) -> None:
+        """Account for what the record tells; Resume where what is missing comes later."""
+        try:
+            for event in turn.decode(record):
+                turn.next_offset = event.offset + 1
+                self._account(turn, event)
+        except Gap as gap:
+            self._flush(turn)
+            raise Resume(self._mended(turn, gap)) from None
+
+    def _account(self, turn: Turn, event: Event) -> None:
+        heartbeat = None
+        if isinstance(event, Message):
+            heartbeat = position.heartbeat(event, turn.position)
+        # Before the ledger: after a failover LSNs go back, and new commits look repeated.
+        self._from(turn, event, heartbeat)
+        step = turn.ledger.accept(event)
         if isinstance(step, Message):
             turn.buffer.heartbeat = heartbeat or turn.buffer.heartbeat
         elif step is not None:
             turn.buffer.add(step)
             if turn.buffer.full:
                 self._flush(turn)
-
-    def _accounted(self, turn: Turn, event: Event) -> Step:
-        """Return what the ledger makes of the event; Resume where what is missing comes later."""
-        try:
-            return turn.ledger.accept(event)
-        except Gap as gap:
-            self._flush(turn)
-            raise Resume(self._mended(turn, gap)) from None
 
     def _mended(self, turn: Turn, gap: Gap) -> int:
         """Wait for what comes next; return where it stands. Raises the gap's error if it never comes."""
@@ -263,7 +260,7 @@ class Replicator:
             turn.require_generation()
             holdup = self._guard.holdup()
             given_up = patience.spent(holdup, time.monotonic())
-            what = f"{gap.error.what}; {holdup or _RUNS}"
+            what = f"{gap.error.what}; {holdup or gap.awaits}"
             self._trouble(what)
             self._teller.waiting(turn.conn, what)
             self._watch(turn)

@@ -13,7 +13,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from cdc import brokers, events, origins, topic
+from cdc import brokers, events, origins, stock, topic
 from cdc.config import Config
 from cdc.errors import CdcError, PositionLost, Unreachable
 from cdc.events import Record
@@ -85,6 +85,7 @@ class Source:
     def __init__(self, config: Config, group: str, on_trouble: Callable[[str], None]) -> None:
         self._config = config
         self._on_trouble = on_trouble
+        self._rows = config.connect.profile == "stock"
         self._said = brokers.Said()
         # One prefetch queue bounds memory under any backlog.
         bounds = {"queued.max.messages.kbytes": 16_384, "queued.min.messages": 10_000}
@@ -164,7 +165,9 @@ class Source:
         if len(first.value() or b"") < _LARGE:
             messages += self._consumer.consume(most - 1, 0)
         found = [
-            record(m, self._config.topic) for m in messages if m.error() is None or self._trouble(m)
+            record(m, self._config.topic, rows=self._rows)
+            for m in messages
+            if m.error() is None or self._trouble(m)
         ]
         if found:
             self._silent = None
@@ -226,7 +229,7 @@ class Source:
                     error = message.error()
                     if error is None:
                         offset = (message.offset() or 0) + 1
-                        yield record(message, self._config.topic)
+                        yield record(message, self._config.topic, rows=self._rows)
                     elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 -- as above
                         return  # before `end` where markers of Kafka's own transactions stand last
                     else:
@@ -273,12 +276,14 @@ class Source:
         )
 
 
-def record(message: Message, topic_name: str) -> Record:
-    """Return what the client gave, in our words; `message` carries no error."""
+def record(message: Message, topic_name: str, *, rows: bool = False) -> Record:
+    """Return what the client gave, in our words; `message` carries no error.
+
+    Headers are asked for at boundaries only, unless `rows`: they would cost more than the rest.
+    """
     epoch, value = message.leader_epoch(), message.value()
-    # Asked for at boundaries only: for rows the list of headers would cost more than the rest.
-    boundary = events.is_boundary(value)
-    headers = dict(message.headers() or ()) if boundary else {}
+    boundary = stock.is_boundary(value) if rows else events.is_boundary(value)
+    headers = dict(message.headers() or ()) if boundary or rows else {}
     return Record(
         topic_name,
         PARTITION,
@@ -288,6 +293,7 @@ def record(message: Message, topic_name: str) -> Record:
         _bytes(headers.get(events.LINK)),
         _bytes(headers.get(origins.HEADER)),
         appended_ms(message) if boundary else None,
+        _bytes(headers.get(stock.RUN)),
     )
 
 

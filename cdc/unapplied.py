@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
-from cdc import events, source
+from cdc import events, source, stock
 from cdc.brokers import Reader
 from cdc.config import Config
 from cdc.errors import MalformedRecord, Unreachable
@@ -32,6 +32,7 @@ class Log:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._read = stock.reader(config)
         self._consumer: Reader | None = None
         self._at = TopicPartition(config.topic, PARTITION)
         self._looked: dict[str, tuple[int, int, First | None]] = {}
@@ -84,7 +85,7 @@ class Log:
         with self._errors():
             for message in self._records(start, end):
                 offset, appended_ms = message.offset() or 0, source.appended_ms(message)
-                match _event(message, self._config.topic):
+                match self._event(message):
                     case Begin() | Change() | events.Message(txid=int()):
                         cut = None if appended_ms is None else Cut(offset, appended_ms / 1000)
                         found = (offset + 1, cut)
@@ -99,8 +100,31 @@ class Log:
             offset = (message.offset() or 0) + 1
             if begun is not None:
                 return begun.offset, _captured(begun, message)
-            begun = _begun(message, self._config.topic, applied_lsn)
+            begun = self._begun(message, applied_lsn)
         return (offset, None) if begun is None else (begun.offset, begun)
+
+    def _event(self, message: Message) -> Event | None:
+        """Return what a record carries, None where it cannot be read: the daemon halts at it and says why."""
+        try:
+            return self._read(source.record(message, self._config.topic))
+        except MalformedRecord:
+            return None
+
+    def _begun(self, message: Message, applied_lsn: int) -> First | None:
+        """Return what a BEGIN tells, None for any other record and for a transaction that comes twice."""
+        if not stock.is_boundary(message.value()):
+            return None
+        event = self._event(message)
+        if not isinstance(event, Begin) or event.commit_ms is None:
+            return None
+        if event.previous is not None and event.previous < applied_lsn:
+            return None
+        appended_ms = source.appended_ms(message)
+        return First(
+            event.offset,
+            event.commit_ms / 1000,
+            appended=None if appended_ms is None else appended_ms / 1000,
+        )
 
     def _records(self, offset: int, end: int) -> Iterator[Message]:
         """Yield the records from `offset` to `end`, as many as a look may take."""
@@ -157,31 +181,6 @@ class _Times(msgspec.Struct):
 
     op: str | None = None
     ts_ms: int | None = None
-
-
-def _event(message: Message, topic: str) -> Event | None:
-    """Return what a record carries, None where it cannot be read: the daemon halts at it and says why."""
-    try:
-        return events.decode(source.record(message, topic))
-    except MalformedRecord:
-        return None
-
-
-def _begun(message: Message, topic: str, applied_lsn: int) -> First | None:
-    """Return what a BEGIN tells, None for any other record and for a transaction that comes twice."""
-    if not events.is_boundary(message.value()):
-        return None
-    event = _event(message, topic)
-    if not isinstance(event, Begin) or event.commit_ms is None:
-        return None
-    if event.previous is not None and event.previous < applied_lsn:
-        return None
-    appended_ms = source.appended_ms(message)
-    return First(
-        event.offset,
-        event.commit_ms / 1000,
-        appended=None if appended_ms is None else appended_ms / 1000,
-    )
 
 
 def _captured(begun: First, message: Message) -> First:

@@ -18,6 +18,7 @@ from cdc import position, postgres, state
 from cdc.apply import Applier
 from cdc.batch import Buffer
 from cdc.config import Config
+from cdc.decoding import Decode
 from cdc.ledger import Ledger
 from cdc.lookahead import Lookahead
 from cdc.position import Fenced, Position
@@ -60,6 +61,7 @@ class Turn:
     buffer: Buffer
     next_offset: int
     ahead: Lookahead
+    decode: Decode
     in_transaction: bool = False
 
     def give_up(self) -> None:

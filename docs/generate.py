@@ -16,7 +16,7 @@ from types import ModuleType
 import click
 import corpus
 
-from cdc import cli, metrics
+from cdc import cli, codecs, metrics, modes
 from cdc.alert import metrics as alert_metrics
 from cdc.alert import program as alert
 from cdc.check import registry
@@ -174,6 +174,43 @@ def with_findings(file: str) -> str:
     return text.partition(mark)[0] + mark + "\n".join(lines) + "\n"
 
 
+def with_types(file: str) -> str:
+    """Return docs/stock.md with a table of the types and the modes that carry each."""
+    text = (ROOT / "docs/stock.md").read_text(encoding="utf-8")
+    lines = ["", "| type | carried | refused |", "|---|---|---|"]
+    shipped = modes.Modes("microseconds", "string", "string", "hex", "\0")
+    fields = {"time.precision.mode": "time", "decimal.handling.mode": "decimal",
+              "interval.handling.mode": "interval", "binary.handling.mode": "binary"}  # fmt: skip
+    for name in codecs.KNOWN:
+        carried, refused = list[str](), dict[str, list[str]]()
+        for key, field in fields.items():
+            found = {
+                value: codecs.codec(
+                    modes.Type("pg_catalog", name, "b", -1, array=False, shown=name),
+                    dataclasses.replace(shipped, **{field: value}),
+                )
+                for value in modes.KNOWN[key]
+            }
+            lost = {value: why for value, why in found.items() if isinstance(why, modes.Lost)}
+            if len(lost) < len(found) and lost:
+                carried.append(f"`{key}` {', '.join(v for v in found if v not in lost)}")
+            for value, why in lost.items():
+                refused.setdefault(why.why, []).append(value)
+        never = isinstance(codecs.KNOWN[name], modes.Lost)
+        yes = "never" if never else "; ".join(carried) or "always"
+        no = "; ".join(
+            why if never else f"{', '.join(values)}: {why}" for why, values in refused.items()
+        )
+        lines.append(f"| `{name}` | {yes} | {_cell(no)} |")
+    lines += [
+        "| enumerations | always | |",
+        f"| arrays of any type | never | {codecs.ARRAY.why} |",
+        f"| everything else | never | {codecs.UNKNOWN.why} |",
+    ]
+    mark = METRICS.format(file)
+    return text.partition(mark)[0] + mark + "\n".join(lines) + "\n"
+
+
 def main() -> int:
     stale = []
     guarantees = (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
@@ -182,6 +219,7 @@ def main() -> int:
         ("configuration.md", configuration()),
         ("guarantees.md", corpus.filled_in(guarantees)),
         ("check.md", with_findings("cdc/check/registry.py")),
+        ("stock.md", with_types("cdc/codecs.py")),
         ("lag.md", with_metrics("lag.md", metrics, "cdc/metrics.py")),
         ("alerts.md", with_metrics("alerts.md", alert_metrics, "cdc/alert/metrics.py")),
     ):

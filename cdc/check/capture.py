@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cdc import connectors
+from cdc import connectors, profiles
 from cdc.check.finding import ADVICE, DELAYS, LOSES, Finding, Hit, Look, Site, finding
 from cdc.connectors import Change, Health
 from cdc.units import Duration
@@ -28,6 +28,7 @@ class Facts:
 
     name: str
     plugin: str | None
+    needed: str
     stored: Mapping[str, str] | None
     health: Health | None
     altering: tuple[Change, ...]
@@ -40,12 +41,14 @@ def read(site: Site) -> Facts:
     config, connect = site.config, site.connect
     stored = connect.config(config.connector)
     status = connect.status(config.connector)
-    wanted = connectors.render(config).config
+    definition = connectors.render(config)
+    wanted = definition.config
     altering = () if stored is None else connectors.altering(config, stored)
     known = {change.key for change in altering} | {"message.key.columns"}
     return Facts(
         config.connector,
         connect.plugins().get(wanted["connector.class"]),
+        definition.version,
         stored,
         None if status is None else connectors.health(status),
         altering,
@@ -58,19 +61,15 @@ def read(site: Site) -> Facts:
 
 
 @finding(
-    "plugin", LOSES, "An older capture plugin writes other records; without it Debezium loses rows."
+    "plugin",
+    LOSES,
+    "Another version writes other records; without the capture plugin Debezium loses rows.",
 )
 def plugin(found: Facts) -> Iterator[Hit]:
-    if found.plugin != connectors.PLUGIN:
-        has = (
-            "lacks the capture plugin"
-            if found.plugin is None
-            else f"has version {found.plugin} of it"
-        )
+    if found.plugin != found.needed:
+        has = "lacks the connector" if found.plugin is None else f"has version {found.plugin} of it"
         yield Hit(
-            f"Kafka Connect {has}, {connectors.PLUGIN} is needed",
-            "write its jar with `cdc connectors plugin` into the folder of Debezium's PostgreSQL "
-            "connector on every worker, and restart them",
+            f"Kafka Connect {has}, {found.needed} is needed", connectors.INSTALL[found.needed]
         )
 
 
@@ -130,7 +129,7 @@ def _setting(name: str, why: str) -> Finding[Facts]:
     @finding(name, LOSES, why, at_start=True)
     def setting(found: Facts) -> Iterator[Hit]:
         for change in found.altering:
-            if connectors.finding(change.key) == name:
+            if profiles.finding(change.key) == name:
                 yield Hit(str(change), _APPLY)
 
     return setting

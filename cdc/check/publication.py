@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from cdc import provision
+from cdc import heartbeat, provision
 from cdc.check.finding import DELAYS, LOSES, Hit, Look, Site, finding
 from cdc.names import TableName
 from cdc.provision import Publication
@@ -43,7 +43,7 @@ def read(site: Site) -> Facts:
     return Facts(
         name,
         provision.publication(site.primary(), name),
-        tuple(t.name for t in site.selection().published),
+        (*(t.name for t in site.selection().published), *heartbeat.published(site.config)),
         *(() if row is None else (tuple(row[0]), row[1])),
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,25 +12,16 @@ from typing import Any
 import click
 
 from cdc import connectors as definitions
+from cdc import lsn as lsns
 from cdc import postgres, resources, tables, topic
+from cdc.commands import rewind as rewind_
+from cdc.commands import settling
 from cdc.commands.options import Common, common, emit, note
 from cdc.config import Config
 from cdc.connect import Connect
 from cdc.connectors import Change, Definition, Health
 from cdc.errors import ConnectRefused, NotReady, PositionLost
 from cdc.names import TableName
-
-#: Seconds a connector has to reach RUNNING: Debezium may wait for running transactions.
-START_TIME = 120.0
-
-#: Seconds RUNNING (or FAILED) must last to be believed: after a change the worker shows the old
-#: tasks' states for a moment, and Debezium fails a moment after its task has started.
-SETTLED = 3.0
-
-#: Seconds without offsets until deleted ones are taken for gone. Connect abandons a task that does not
-#: end within task.shutdown.graceful.timeout.ms (5 s) and calls it stopped; such a task was seen to
-#: write its offsets down again three seconds after they had been deleted.
-FORGOTTEN = 10.0
 
 _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
 
@@ -80,7 +70,7 @@ def apply(said: Common, dry_run: bool) -> None:
         if (status := connect.status(wanted.name)) and definitions.health(status).held:
             note(f"connector {wanted.name} was paused or stopped: resumed")
             connect.resume(wanted.name)
-        state = f"{done}; {_wait(connect, wanted.name)}"
+        state = f"{done}; {settling.wait(connect, wanted.name)}"
     emit(said, {"connector": wanted.name, "done": done, "dry_run": dry_run,
                 "changes": _told(found or ())},
          "\n".join([*lines, f"connector {wanted.name}: {state}"]))  # fmt: skip
@@ -101,19 +91,42 @@ def status(said: Common) -> int:
 @_dry_run
 @common
 def restart(said: Common, dry_run: bool) -> None:
-    """Restart connector and tasks; wait until they run. Nothing is lost by it."""
+    """Restart connector and tasks; wait until they run. Nothing is lost by it.
+
+    In the stock profile as `rewind` does it, since rows may be missing after any other restart.
+    """
     config = said.load()
     connect = Connect(config.connect)
     found = _health(connect, config.connector)
-    if not dry_run:
+    if dry_run:
+        state = f"would be restarted; now {found}"
+    elif config.connect.profile == "stock":
+        after, found = rewind_.rewind(config, connect)
+        state = f"restarted after {lsns.show(after)}; {found}"
+    else:
         connect.restart(config.connector)
-    state = (
-        f"would be restarted; now {found}"
-        if dry_run
-        else f"restarted; {_wait(connect, config.connector)}"
-    )
+        state = f"restarted; {settling.wait(connect, config.connector)}"
     emit(said, {"connector": config.connector, "done": "restarted", "dry_run": dry_run},
          f"connector {config.connector}: {state}")  # fmt: skip
+
+
+@connectors.command()
+@_dry_run
+@common
+def rewind(said: Common, dry_run: bool) -> None:
+    """Let the stock connector send all after the last applied commit again; wait until it runs.
+
+    It goes back to the commit that every configured replica has applied. Nothing is applied twice.
+    """
+    config = said.load()
+    connect = Connect(config.connect)
+    _health(connect, config.connector)
+    after, state = rewind_.target(config), "would be set back"
+    if not dry_run:
+        after, found = rewind_.rewind(config, connect)
+        state = f"set back; {found}"
+    emit(said, {"connector": config.connector, "after": lsns.show(after), "dry_run": dry_run},
+         f"connector {config.connector}: {state}; it goes on after {lsns.show(after)}")  # fmt: skip
 
 
 @connectors.command()
@@ -126,7 +139,7 @@ def delete(said: Common, offsets: bool, dry_run: bool) -> None:
     config = said.load()
     connect = Connect(config.connect)
     if offsets and not dry_run:
-        forget(connect, config.connector)
+        settling.forget(connect, config.connector)
     there = (
         connect.status(config.connector) is not None
         if dry_run
@@ -170,18 +183,16 @@ def _compare(connect: Connect, wanted: Definition) -> tuple[Change, ...] | None:
     Raises ConnectRefused with every key that Connect refuses, NotReady without the plugin.
     """
     kind, plugins = wanted.config["connector.class"], connect.plugins()
-    if plugins.get(kind) != definitions.PLUGIN:
+    if plugins.get(kind) != wanted.version:
         raise NotReady(
             f"the Connect worker at {connect.shown} "
             + (
-                f"has version {plugins[kind]} of the capture plugin {kind}, this program needs "
-                f"{definitions.PLUGIN}"
+                f"has version {plugins[kind]} of {kind}, this program needs {wanted.version}"
                 if kind in plugins
-                else f"does not have the capture plugin {kind}"
+                else f"does not have the plugin {kind}"
             ),
             safe="nothing was changed",
-            next="write its jar with `cdc connectors plugin`, put it into the folder of Debezium's "
-            "PostgreSQL connector (in plugin.path) on every worker and restart them",
+            next=definitions.INSTALL[wanted.version],
         )
     stored = connect.config(wanted.name)
     validated = connect.validate(wanted.config)
@@ -217,76 +228,6 @@ def _health(connect: Connect, name: str) -> Health:
             next="run `cdc connectors apply`",
         )
     return definitions.health(status)
-
-
-def _wait(connect: Connect, name: str) -> Health:
-    """Wait until the connector runs and goes on running.
-
-    Raises ConnectRefused with the shortened trace when it fails or does not get there.
-    """
-    deadline = time.monotonic() + START_TIME
-    seen, since = Health((), ()), time.monotonic()
-    while time.monotonic() < deadline:
-        status = connect.status(name)
-        now = definitions.health(status) if status else Health((), ())
-        if now != seen:
-            seen, since = now, time.monotonic()
-        if time.monotonic() - since >= SETTLED and (seen.running or seen.failed):
-            break
-        time.sleep(0.2)
-    if seen.running:
-        return seen
-    raise ConnectRefused(
-        "\n".join([f"the connector {name} does not run: {seen}", *seen.traces]),
-        safe="nothing is lost: the slot keeps the log, and capture goes on from the stored offset",
-        next="mend the cause, then `cdc connectors restart`",
-    )
-
-
-def forget(connect: Connect, name: str) -> None:
-    """End the connector's tasks and delete its offsets, where there is one of that name."""
-    if connect.stop(name):
-        _wait_stopped(connect, name)
-        _delete_offsets(connect, name)
-
-
-def _wait_stopped(connect: Connect, name: str) -> None:
-    """Wait until no task of a connector is left; ConnectRefused when one does not end."""
-    deadline = time.monotonic() + START_TIME
-    while (status := connect.status(name)) and (
-        status["connector"]["state"] != "STOPPED" or status["tasks"]
-    ):
-        if time.monotonic() > deadline:
-            raise ConnectRefused(
-                f"the connector {name} does not stop: {definitions.health(status)}",
-                safe="its offsets were not touched",
-                next="see the worker's log, restart the worker, then run this command again",
-            )
-        time.sleep(0.2)
-
-
-def _delete_offsets(connect: Connect, name: str) -> None:
-    """Delete a stopped connector's offsets, again if a task that was abandoned writes them again.
-
-    Raises ConnectRefused when they keep coming back.
-    """
-    deadline = time.monotonic() + START_TIME
-    note(
-        f"deleting its offsets, and waiting {FORGOTTEN:.0f} s for an abandoned task to write its own"
-    )
-    connect.forget(name)
-    since = time.monotonic()
-    while time.monotonic() - since < FORGOTTEN:
-        time.sleep(0.5)
-        if connect.offsets(name):
-            if time.monotonic() > deadline:
-                raise ConnectRefused(
-                    f"something keeps writing offsets of the connector {name}, which is stopped",
-                    safe="nothing is lost: the slot keeps the log",
-                    next="restart the Connect workers, then run this command again",
-                )
-            connect.forget(name)
-            since = time.monotonic()
 
 
 def _told(found: Sequence[Change]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import psycopg
 
-from cdc import leaving, position, roles, steps, topic
+from cdc import keeper, leaving, position, roles, steps, topic
 from cdc.commands import administrator, confirmed
 from cdc.commands.options import Common, common, emit, note
 from cdc.errors import NotReady
@@ -34,15 +34,21 @@ def remove(said: Common, *, dry_run: bool, yes: str | None, admin_dsn: str | Non
     role = roles.login_name(replica.dsn)
     with administrator.session(config, admin_dsn, name, command="remove") as conn:
         lines = [step.what for step in leaving.replica_steps(conn, config, replica, role)]
-        lines.append(f"consumer group {group}: its offsets deleted")
+        forgotten = f"consumer group {group}: its offsets deleted"
+        lines.append(forgotten)
         if dry_run:
             note("dry run: nothing was changed")
         else:
             _idle(conn, config.name)
             confirmed.by_name(f"to be taken away from {name}", name, lines, yes)
             steps.execute(conn, leaving.replica_steps(conn, config, replica, role), name)
+            if config.connect.profile == "stock":
+                with administrator.session(config, None, command="remove") as primary:
+                    kept = keeper.removal(primary, config, [name])
+                    steps.execute(primary, kept, "the primary")
+                    lines += [f"primary: {step.what}" for step in kept]
             if not topic.forget_group(config, group):
-                lines[-1] = f"consumer group {group}: not there"
+                lines[lines.index(forgotten)] = f"consumer group {group}: not there"
     emit(said, {"replica": name, "dry_run": dry_run, "done": lines}, "\n".join(lines))
 
 

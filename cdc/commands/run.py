@@ -95,7 +95,7 @@ def _committed_now(config: Config) -> int:
     with contextlib.closing(
         postgres.connect(config.primary.dsn, application, autocommit=True)
     ) as conn:
-        return barrier.emit(conn).lsn
+        return barrier.emit(conn, config).lsn
 
 
 def _record(config: Config, replica: str, state: str, error: str | None) -> None:

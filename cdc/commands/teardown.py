@@ -10,8 +10,7 @@ import click
 import psycopg
 
 from cdc import leaving, roles, steps, topic
-from cdc.commands import administrator, confirmed
-from cdc.commands import connectors as connector_commands
+from cdc.commands import administrator, confirmed, settling
 from cdc.commands.options import Common, common, emit, note
 from cdc.connect import Connect
 from cdc.errors import NotReady
@@ -66,7 +65,7 @@ def teardown(
             note("dry run: nothing was changed")
         else:
             confirmed.by_name("to be taken away", config.name, lines, yes)
-            connector_commands.forget(connect, connector)
+            settling.forget(connect, connector)
             connect.delete(connector)
             _drop_slot(conn, slot)
             left = _take_off(conn, leaving.primary_steps(conn, config, daemon))

@@ -87,4 +87,4 @@ def _mark(config: Config, name: str, replica: psycopg.Connection[Any]) -> tuple[
         postgres.connect(config.primary.dsn, application, autocommit=True)
     ) as conn:
         # The message ends at mark.lsn and its commit beyond it: an END above mark.lsn will come.
-        return barrier.emit(conn).lsn + 1, primary.timeline
+        return barrier.emit(conn, config).lsn + 1, primary.timeline

@@ -93,7 +93,7 @@ class Primary:
     def mark(self) -> int:
         """Write a barrier; return the least LSN a replica has reached when it has passed it."""
         # The message ends at the mark's LSN and its commit beyond it: an END above it will come.
-        return barrier.emit(self.marks).lsn + 1
+        return barrier.emit(self.marks, self.config).lsn + 1
 
 
 @dataclasses.dataclass(slots=True)

@@ -239,7 +239,7 @@ def test_a_barrier_that_does_not_come_is_explained(stream: Stream) -> None:
         contextlib.closing(barrier.Watch(settings)) as watch,
         pytest.raises(NotReady) as silent,
     ):
-        watch.until(barrier.emit(primary), lambda _line: None, silence=2.0)
+        watch.until(barrier.emit(primary, settings), lambda _line: None, silence=2.0)
 
     assert "PAUSED" in silent.value.what
     assert settings.slot in silent.value.next

@@ -220,10 +220,11 @@ FOREIGN = {
 }  # fmt: skip
 POOLED = {"pooler"}
 
-#: Why a finding is provoked in tests/unit/test_findings.py alone.
+#: Why a finding is not provoked here.
 NOT_HERE = {
     "version": "no server older than the oldest supported one runs here",
     "slot-idle-timeout": "a setting of PostgreSQL 18, read like the others",
+    "stock-values": "of the stock profile, whose stream is in test_stock.py",
 }
 
 

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from cdc import connectors, secrecy
+from cdc import connectors, profiles, secrecy
 from cdc.config import Config, Connect, ConnectorDatabase, Kafka, Primary, Replica, Topic
 from cdc.connectors import Change
 from cdc.errors import ConfigError
@@ -123,7 +123,7 @@ def test_options_are_laid_over_the_file() -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("key", sorted(connectors.FIXED | {"message.key.columns"}))
+@pytest.mark.parametrize("key", sorted(profiles.EXACT.fixed | {"message.key.columns"}))
 def test_options_cannot_touch_what_exactness_rests_on(key: str) -> None:
     """A setting that would lose rows or values is refused by name, before anything is sent."""
     with pytest.raises(ConfigError, match=re.escape(key)):
@@ -132,7 +132,7 @@ def test_options_cannot_touch_what_exactness_rests_on(key: str) -> None:
 
 def test_everything_fixed_is_in_the_shipped_file() -> None:
     """The list of what may not change names keys that the file has."""
-    assert connectors.FIXED <= connectors.render(config()).config.keys()
+    assert profiles.EXACT.fixed <= connectors.render(config()).config.keys()
 
 
 @pytest.mark.parametrize(
@@ -144,10 +144,27 @@ def test_an_unclear_place_is_refused(dsn: str) -> None:
         connectors.render(config(dsn))
 
 
-def test_the_stock_profile_is_refused() -> None:
-    """There is a shipped definition for the exact profile only."""
-    with pytest.raises(ConfigError, match="stock"):
-        connectors.render(config(profile="stock"))
+def test_the_stock_profile_names_no_class_of_ours() -> None:
+    """Its definition needs no jar: Debezium's own connector and converters, and Kafka's router."""
+    found = connectors.render(config(profile="stock")).config
+
+    assert [] == [value for value in found.values() if value.startswith("cdc.capture")]
+    assert "io.debezium.connector.postgresql.PostgresConnector" == found["connector.class"]
+    assert () == connectors.altering(config(profile="stock"), found)
+
+
+def test_a_mode_is_an_option_of_the_stock_profile_alone() -> None:
+    """What converters write may be chosen where a codec reads it, and is then what must be stored."""
+    modes: dict[str, str | int | float | bool] = {"time.precision.mode": "isostring"}
+    chosen = config(profile="stock", options=modes)
+
+    stored = connectors.render(chosen).config
+
+    assert "isostring" == stored["time.precision.mode"]
+    assert () == connectors.altering(chosen, stored)
+    assert ["time.precision.mode"] == [
+        change.key for change in connectors.altering(config(profile="stock"), stored)
+    ]
 
 
 def test_defaults_count_on_both_sides() -> None:

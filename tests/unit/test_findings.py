@@ -18,7 +18,7 @@ from test_provision import server as pg_server
 from test_tables import config, table
 
 from cdc import config as configs
-from cdc import connectors, postgres, state, tables, topic
+from cdc import connectors, postgres, profiles, state, tables, topic
 from cdc.catalog import Obstacle
 from cdc.check import (
     access,
@@ -31,12 +31,14 @@ from cdc.check import (
     report,
     server,
     stream,
+    values,
 )
 from cdc.check import publication as publications
 from cdc.check.audit import Audit, Found, Unread
 from cdc.check.finding import ADVICE, DELAYS, LOSES, Look, finding
 from cdc.connectors import Health
 from cdc.errors import ConfigError, Unreachable
+from cdc.modes import Lost
 from cdc.names import TableName
 from cdc.rights import Writer
 from cdc.roles import Role
@@ -70,7 +72,7 @@ POLICY = Policy(1, 3, 3, {**topic.settings(config()), "unclean.leader.election.e
 TOPIC = stream.Facts("cdc.app", POLICY, configs.Topic(), topic.settings(config()))
 EXACT = connectors.render(connector_config()).config
 CONNECTOR = capture.Facts(
-    "cdc_app", connectors.PLUGIN, EXACT, Health((("connector", "RUNNING"), ("task 0", "RUNNING")), ()),
+    "cdc_app", connectors.PLUGIN, connectors.PLUGIN, EXACT, Health((("connector", "RUNNING"), ("task 0", "RUNNING")), ()),
     (), (), EXACT["database.dbname"], configs.Lag().warn,
 )  # fmt: skip
 STATE = access.State("cdc", state.VERSION, None, True, ())
@@ -83,7 +85,7 @@ VERSIONS = replica.Versions(16, "16.14", 16, "16.14")
 WELL: tuple[Any, ...] = (
     SERVER, ROLES, TABLES, primary.Place("s", SLOT), primary.Running(300, (), ()), PUBLICATION,
     TOPIC, CONNECTOR, STATE, REPLICA, FOLLOWED, OTHERS, BROKERS, VERSIONS,
-    VALUES,
+    VALUES, values.Facts(),
 )  # fmt: skip
 
 
@@ -165,6 +167,7 @@ BAD: dict[str, Any] = {
     "topic-size": a_topic(max_message_bytes="1000000"),
     "topic-copies": a_topic(policy={"copies": 2}),
     "topic-unclean": a_topic(unclean_leader_election_enable="true"),
+    "stock-values": values.Facts(((T, "v", "timetz", Lost("its offset is lost")),)),
     "topic-in-sync": a_topic(policy={"in_sync": 1}),
     "topic-few-copies": dataclasses.replace(TOPIC, configured=configs.Topic(replication_factor=2)),
     "topic-unasked": dataclasses.replace(BROKERS, made_unasked=True),
@@ -290,9 +293,9 @@ def test_every_setting_that_loses_belongs_to_a_finding(key: str) -> None:
     found = connectors.altering(connector_config(), EXACT | {key: "x"})
 
     for change in found:
-        assert connectors.finding(change.key) in registry.findings()
+        assert profiles.finding(change.key) in registry.findings()
         accepted = msgspec.structs.replace(
-            connector_config(), check=configs.Check((connectors.finding(change.key),))
+            connector_config(), check=configs.Check((profiles.finding(change.key),))
         )
         assert () == connectors.losing(accepted, EXACT | {key: "x"})
 

@@ -9,8 +9,7 @@ import pytest
 from test_connectors import config
 from test_connectors_rest import Worker, refusal, worker
 
-from cdc import connectors, guard
-from cdc.connectors import FIXED
+from cdc import connectors, guard, profiles
 from cdc.errors import ConfigError, ConnectRefused
 from cdc.guard import Guard, Patience
 
@@ -45,7 +44,10 @@ def test_the_shipped_definition_loses_nothing() -> None:
 
 @pytest.mark.parametrize(
     "key",
-    sorted(FIXED - {"name", "tasks.max", "tombstones.on.delete", "heartbeat.action.query"}),
+    sorted(
+        profiles.EXACT.fixed
+        - {"name", "tasks.max", "tombstones.on.delete", "heartbeat.action.query"}
+    ),
 )
 def test_a_setting_left_out_or_changed_is_named(key: str) -> None:
     """Every setting that rows or values rest on is named with what was found and what is needed."""

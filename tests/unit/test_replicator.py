@@ -12,7 +12,7 @@ from unittest import mock
 
 import pytest
 
-from cdc import history
+from cdc import events, history
 from cdc.batch import Batch, Buffer
 from cdc.config import Apply, Config, Connect, Kafka, Primary, Replica
 from cdc.errors import BrokenStream, CdcError, Unreachable
@@ -20,10 +20,10 @@ from cdc.events import Change, End, Record
 from cdc.gauge import Gauge
 from cdc.history import History
 from cdc.ledger import Gap, Ledger
-from cdc.lookahead import Lookahead
+from cdc.lookahead import Lookahead, Resume
 from cdc.names import TableName
 from cdc.position import Coverage, Fenced, Position
-from cdc.replicator import Replicator, Resume
+from cdc.replicator import Replicator
 from cdc.writing import Turn
 
 APPLIED = 1000
@@ -45,6 +45,7 @@ def new_turn() -> Turn:
         Buffer(Apply(), {}),
         5,
         Lookahead(mock.Mock(), threading.Event()),
+        lambda record: [events.decode(record)],
     )
 
 

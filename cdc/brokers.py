@@ -159,6 +159,8 @@ def _verified(why: str, options: Mapping[str, Any]) -> str:
         if given := options.get("ssl.ca.location"):
             where = "capath" if Path(str(given)).is_dir() else "cafile"
             context.load_verify_locations(**{where: str(given)})
+        if given := options.get("ssl.ca.pem"):
+            context.load_verify_locations(cadata=str(given))
         host = at[1].strip("[]")
         try:
             with (

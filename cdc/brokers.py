@@ -159,6 +159,8 @@ def _verified(why: str, options: Mapping[str, Any]) -> str:
         if given := options.get("ssl.ca.location"):
             where = "capath" if Path(str(given)).is_dir() else "cafile"
             context.load_verify_locations(**{where: str(given)})
+        if given := options.get("ssl.ca.pem"):
+            context.load_verify_locations(cadata=str(given))
         host = at[1].strip("[]")
         try:
             with (
@@ -193,12 +195,17 @@ class Reader(Consumer):
 
     def ends(self, at: TopicPartition, timeout: float) -> tuple[int, int]:
         """Return a partition's first offset and the one its next record will get; Unreachable."""
-        try:
-            low, high = self.get_watermark_offsets(at, timeout=timeout)
-        except KafkaException as error:
-            self.poll(0)
-            raise self.trouble(error.args[0].str()) from error
-        return low, high
+        deadline, most = time.monotonic() + timeout, _BELIEVED_AFTER
+        while True:
+            try:
+                low, high = self.get_watermark_offsets(at, timeout=most)
+            except KafkaException as error:
+                self.poll(0)
+                if self._said.final or time.monotonic() >= deadline:
+                    raise self.trouble(error.args[0].str()) from error
+                most = min(2 * most, max(0.1, deadline - time.monotonic()))
+            else:
+                return low, high
 
     def trouble(self, what: str) -> Unreachable:
         """Return the error for `what`, with the reason that the client has told beside."""

@@ -202,12 +202,15 @@ def _check_files(settings: configs.Connect) -> None:
 
 def _reason(error: BaseException) -> str:
     """Return what OpenSSL says, without the address that the library's message has around it."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLError):
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return cause.verify_message.rstrip(".")
-    return str(getattr(cause, "reason", None) or "TLS fails").replace("_", " ").lower()
+    chain = [error]
+    for cause in chain:  # which grows: the library wraps it in more than one way
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause.verify_message.rstrip(".")
+        if isinstance(cause, ssl.SSLError) and cause.reason:
+            return cause.reason.replace("_", " ").lower()
+        inner = (cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args)
+        chain += [e for e in inner if isinstance(e, BaseException) and e not in chain]
+    return "TLS fails"
 
 
 def _path(name: str) -> str:

@@ -141,8 +141,12 @@ def shown(dsn: str) -> str:
     return conninfo.make_conninfo("", **{k: v for k, v in parts.items() if k not in SECRETS})
 
 
+#: How libpq's advice begins, which follows what it has to say.
+_ADVICE = ("Is the server running", "Either provide the file")
+
+
 def first_line(error: Exception) -> str:
     """Return the telling part of a libpq message, on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith("Is the server running")]
+    telling = [line for line in lines if not line.startswith(_ADVICE)]
     return telling[-1] if telling else type(error).__name__

@@ -301,7 +301,7 @@ def _secrets(dsn: str) -> Iterator[dict[str, str]]:
     parts = conninfo.conninfo_to_dict(dsn)
     told = {"PGPASSWORD": str(parts["password"])} if "password" in parts else {}
     others = [f"{k}={parts[k]}\n" for k in postgres.SECRETS if k != "password" and k in parts]
-    if not others or "service" in parts:
+    if not others or "service" in parts or "PGSERVICE" in os.environ:
         yield told
         return
     with tempfile.NamedTemporaryFile("w", prefix="cdc-", suffix=".conf") as file:

@@ -452,14 +452,8 @@ def test_a_pooler_in_between(whole: Stream) -> None:
     config = configs.load(whole.config)
     given = conninfo.conninfo_to_dict(config.replica("r1").dsn)
     folder = Path(tempfile.mkdtemp(dir="/tmp"))
-    shutil.copy(str(given.pop("passfile")), folder / "pgpass")
-    password = next(
-        fields[4]
-        for fields in (
-            line.split(":") for line in (folder / "pgpass").read_text("utf-8").splitlines()
-        )
-        if (fields[1], fields[3]) == (given["port"], given["user"])
-    )
+    with psycopg.connect(config.replica("r1").dsn) as session:
+        password = session.info.password
     target = " ".join(f"{k}={given[k]}" for k in ("host", "port", "user")) + f" password={password}"
     (folder / "pgbouncer.ini").write_text(
         f"[databases]\n{whole.name} = dbname={whole.name} {target}\n[pgbouncer]\n"

@@ -41,6 +41,17 @@ def test_any_other_role_stays_with_a_reason(other: dict[str, Any], says: str) ->
     assert says in step.what
 
 
+def test_another_may_drop_the_role_that_asks() -> None:
+    """What is printed for a DBA has the daemon's own role too, which that role cannot drop itself."""
+    asks = dataclasses.replace(MADE, ours=True)
+
+    assert [None, True] == [
+        step.statement and True
+        for by_another in (False, True)
+        for step in leaving.role_steps(asks, "c", by_another=by_another)
+    ]
+
+
 def test_only_the_name_confirms(capsys: pytest.CaptureFixture[str]) -> None:
     """What goes is listed in any case; another name, or nobody to type it, is an error."""
     confirmed.by_name("to go", "app", ["this", "that"], "app")

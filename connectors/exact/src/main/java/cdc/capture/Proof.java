@@ -2,8 +2,15 @@ package cdc.capture;
 
 import io.debezium.connector.postgresql.PgOid;
 import io.debezium.connector.postgresql.TypeRegistry;
-import io.debezium.connector.postgresql.UnchangedToastedReplicationMessageColumn;
-import io.debezium.connector.postgresql.connection.pgoutput.PgOutputReplicationMessage;
+import io.debezium.connector.postgresql.connection.ReplicationMessage;
+import io.debezium.connector.postgresql.connection.pgoutput.PgOutputMessageDecoder;
+import io.debezium.relational.Column;
+import io.debezium.relational.Table;
+import io.debezium.relational.TableId;
+import java.lang.reflect.Method;
+import java.nio.ByteBuffer;
+import java.nio.charset.StandardCharsets;
+import java.sql.Types;
 import java.util.ArrayList;
 import java.util.List;
 import org.apache.kafka.common.config.ConfigException;
@@ -76,11 +83,32 @@ final class Proof {
 
     /** One sentence for each value that would arrive altered with the decoder of the Debezium in use. */
     static List<String> wrong(TypeRegistry types) {
-        return wrong((sample, text) -> text == null
-                ? new UnchangedToastedReplicationMessageColumn("c", types.get(sample.oid), sample.type, true)
-                        .getValue(() -> null, true)
-                : PgOutputReplicationMessage.getValue(
-                        "c", types.get(sample.oid), sample.type, text, () -> null, true, types));
+        return wrong((sample, text) -> decoded(types, sample, text));
+    }
+
+    /** Let the decoder read a row of one column, as it stands in the log. */
+    private static Object decoded(TypeRegistry types, Sample sample, String text) {
+        String type = types.get(sample.oid).getName();
+        Column column = Column.editor().name("c").type(type, type).nativeType(sample.oid).jdbcType(Types.OTHER)
+                .optional(true).create();
+        Table table = Table.editor().tableId(new TableId("", "public", "t")).addColumn(column).create();
+        byte[] sent = text == null ? new byte[0] : text.getBytes(StandardCharsets.UTF_8);
+        ByteBuffer row = ByteBuffer.allocate(7 + sent.length).putShort((short) 1);
+        if (text == null) {
+            row.put((byte) 'u');
+        } else {
+            row.put((byte) 't').putInt(sent.length).put(sent);
+        }
+        try {
+            // The step that looks a column's type up, with which all of this stands or falls, is closed.
+            Method step = PgOutputMessageDecoder.class.getDeclaredMethod(
+                    "resolveColumnsFromStreamTupleData", ByteBuffer.class, TypeRegistry.class, Table.class);
+            step.setAccessible(true);
+            List<?> columns = (List<?>) step.invoke(null, row.flip(), types, table);
+            return ((ReplicationMessage.Column) columns.get(0)).getValue(() -> null, true);
+        } catch (ReflectiveOperationException thrown) {
+            throw new IllegalStateException(thrown);
+        }
     }
 
     static List<String> wrong(Decoder decoder) {

@@ -12,7 +12,8 @@ worth it) → `changes` (net change per key) → `catalog` (the replica's tables
 
 Beside the flow: `bootstrap` fills a replica (`planning`, `counterparts`, `snapshot`, `clients`,
 `schema_load`, `filling`, `copying`, `finishing`), `connect` and `connectors` speak to Kafka Connect, `provision` prepares
-primary, replicas and topic (`heartbeat`: the row in the stock profile), `barrier` marks a point in the stream and `waiting` waits for one. `failpoint` names the
+primary, replicas and topic (`heartbeat`: the row in the stock profile), `brokers` makes clients of Kafka, `environment` and `secrecy` keep secrets out of files
+and messages, `barrier` marks a point in the stream and `waiting` waits for one. `failpoint` names the
 instants at which tests kill the daemon.
 
 With Debezium's own converters (`profiles`): `modes` and `columns` (how values are written) → `codecs` and `moments`

@@ -16,7 +16,7 @@ from typing import Any
 
 from psycopg import conninfo
 
-from cdc import modes, profiles, resources
+from cdc import modes, profiles, resources, secrecy
 from cdc.config import NOTHING_CHANGED, Config
 from cdc.errors import ConfigError
 from cdc.modes import Modes
@@ -27,7 +27,7 @@ from cdc.profiles import Profile
 JAR = "connectors/exact/target/cdc-exact.jar"
 
 #: The version of that jar (connectors/exact/pom.xml); an older one writes other records.
-PLUGIN = "0.3.0"
+PLUGIN = "0.4.0"
 
 #: What Debezium's own connector must be in the stock profile: how it resumes and converts was measured
 #: of this version.
@@ -41,16 +41,9 @@ INSTALL = {
     "restart them",
 }
 
-MASK = "********"
 
 #: Decided by the primary's catalog, not by the file; Debezium then writes a row's key as its identity.
 _KEYS = "message.key.columns"
-
-#: A whole value that is a reference the worker resolves, such as ${file:/path:key}.
-_REFERENCE = re.compile(r"\$\{[^:}]+:[^}]*\}")
-
-#: Keys that hold secrets where Connect does not say so (producer overrides, unknown plugins).
-_SECRET = re.compile(r"password|secret|token|jaas|credential|private|api[._-]?key", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -186,9 +179,9 @@ def changes(
 
 def shown(key: str, value: str | None, secret: bool = False) -> str | None:
     """Return a value as people may see it: a secret only when it is a mere reference."""
-    if value is None or _REFERENCE.fullmatch(value):
+    if value is None or secrecy.reference(value):
         return value
-    return MASK if secret or _SECRET.search(key) else value
+    return secrecy.MASK if secret or secrecy.hidden(key) else value
 
 
 def complaints(validated: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
@@ -260,7 +253,10 @@ def _database(config: Config) -> dict[str, str | None]:
     database = config.connect.database
     host = database.host or primary.get("host")
     name = primary.get("dbname")
-    sslmode = primary.get("sslmode")
+    # libpq checks a certificate in full where it checks it by the system's authorities.
+    sslmode = primary.get("sslmode") or (
+        "verify-full" if primary.get("sslrootcert") == "system" else None
+    )
     if not isinstance(host, str) or host.startswith("/") or "," in host:
         raise _wrong(
             "the connector cannot be told where the primary is: primary.dsn names no single host",

@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from cdc import lsn as lsns
-from cdc import postgres
+from cdc import postgres, state
 from cdc.errors import NotReady
 from cdc.names import TableName
 from cdc.position import Coverage, State
@@ -55,7 +55,11 @@ class Reached:
 
 
 def lock(conn: Connection, stream: str) -> None:
-    """Keep other bootstraps of this stream and replica out while `conn` lives; NotReady if one runs."""
+    """Keep other bootstraps of this stream and replica out while `conn` lives.
+
+    Raises NotReady if one runs, or where we may not write beside the schema cdc that is there.
+    """
+    state.require(conn)
     row = conn.execute(
         "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [f"cdc/bootstrap/{stream}"]
     ).fetchone()

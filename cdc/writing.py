@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from cdc import position, postgres
+from cdc import position, postgres, state
 from cdc.apply import Applier
 from cdc.batch import Buffer
 from cdc.config import Config
@@ -117,9 +117,12 @@ def connect(config: Config, replica: str) -> psycopg.Connection[Any]:
 def lock(conn: psycopg.Connection[Any], stream: str, stop: threading.Event) -> bool:
     """Wait as a hot standby until the writer's lock is ours; False when stopped meanwhile.
 
-    Polled outside a transaction: waiting inside one would hold back vacuum.
+    Polled outside a transaction: waiting inside one would hold back vacuum. Raises NotReady where
+    the schema cdc is not one that we may write beside: before the wait, or it would be told only
+    when the other daemon is gone, and after it, for it may have been brought forward meanwhile.
     """
     waiting = False
+    state.require(conn)
     while not position.try_lock(conn, stream):
         if not waiting:
             holder = position.lock_holder(conn, stream)
@@ -129,4 +132,6 @@ def lock(conn: psycopg.Connection[Any], stream: str, stop: threading.Event) -> b
             waiting = True
         if stop.wait(_LOOK_AGAIN):
             return False
+    if waiting:
+        state.require(conn)
     return True

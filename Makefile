@@ -1,4 +1,4 @@
-# make setup | demo | lint | test | ten-minutes | test-images | fuzz | test-matrix | chaos | drill-lag | soak-verify | bench-verify | docs | wheel | clean; each prints little unless something fails.
+# make setup | demo | lint | test | test-least | ten-minutes | test-images | fuzz | test-matrix | chaos | drill-lag | soak-verify | bench-verify | docs | wheel | clean; each prints little unless something fails.
 PYTHON ?= python3
 BIN := .venv/bin
 JAR := connectors/exact/target/cdc-exact.jar
@@ -6,7 +6,7 @@ JAVA_SOURCES := connectors/exact/pom.xml $(shell find connectors/exact/src -type
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 POSTGRES_15 ?= /usr/lib/postgresql/15/bin
-.PHONY: setup demo lint test ten-minutes images test-images fuzz test-matrix chaos drill-lag soak-verify bench-verify docs wheel clean announced beside
+.PHONY: setup demo lint test test-least ten-minutes images test-images fuzz test-matrix chaos drill-lag soak-verify bench-verify docs wheel clean announced beside
 
 setup: .venv/installed $(JAR)
 	@$(BIN)/python -m cdc.local.artifacts
@@ -40,12 +40,19 @@ lint: setup
 test: setup beside
 	@$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST)
 
-# Programs of others that a few tests run, and a locale that does not sort by bytes: where they cannot be
-# installed these tests say so and are skipped.
-BESIDE := prometheus prometheus-alertmanager haproxy pgbouncer locales
+# Everything once more by roles that are no superusers and that the printed SQL alone has made; then once with
+# replicas that may not set session_replication_role. An hour or more on a small machine.
+test-least: setup beside
+	@CDC_TEST_ROLES=least $(BIN)/python -m pytest -n 3 --dist loadfile tests/acceptance tests/integration $(PYTEST)
+	@CDC_TEST_ROLES=least CDC_TEST_TRIGGERS=disabled $(BIN)/python -m pytest -n 3 --dist loadfile \
+	   tests/acceptance tests/integration $(PYTEST)
+
+# Programs of others that a few tests run, a PostgreSQL built with TLS, and a locale that does not sort by
+# bytes: where they cannot be installed these tests say so and are skipped.
+BESIDE := prometheus prometheus-alertmanager haproxy pgbouncer locales postgresql
 beside:
 	@{ command -v promtool && command -v prometheus-alertmanager && command -v haproxy && command -v pgbouncer \
-	   && locale -a | grep -qx en_US.utf8; } >/dev/null && exit 0; \
+	   && locale -a | grep -qx en_US.utf8 && ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null && exit 0; \
 	 test "$$(id -u)" = 0 && command -v apt-get >/dev/null || exit 0; \
 	 echo "installing for tests: $(BESIDE)" >&2; \
 	 { apt-get -q update && DEBIAN_FRONTEND=noninteractive \

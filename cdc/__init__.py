@@ -12,7 +12,8 @@ worth it) → `changes` (net change per key) → `catalog` (the replica's tables
 
 Beside the flow: `bootstrap` fills a replica (`planning`, `counterparts`, `snapshot`, `clients`,
 `schema_load`, `filling`, `copying`, `finishing`), `connect` and `connectors` speak to Kafka Connect, `provision` prepares
-primary, replicas and topic, `barrier` marks a point in the stream and `waiting` waits for one. `failpoint` names the
+primary, replicas and topic, `brokers` makes clients of Kafka, `environment` and `secrecy` keep secrets out of files
+and messages, `barrier` marks a point in the stream and `waiting` waits for one. `failpoint` names the
 instants at which tests kill the daemon.
 
 How far behind a replica is, seen from outside: `readings` (what each end says), `unapplied` (what

@@ -14,11 +14,12 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
-from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka import Message as Received
+from confluent_kafka import TopicPartition
 
 from cdc import connectors, events, source
 from cdc import lsn as lsns
+from cdc.brokers import Reader
 from cdc.config import Config
 from cdc.connect import Connect
 from cdc.connectors import Health
@@ -62,36 +63,12 @@ def emit(primary: psycopg.Connection[Any]) -> Mark:
     return Mark(token, lsns.parse(row[0]), row[1])
 
 
-def _consumer(config: Config) -> Consumer:
-    return Consumer(
-        {
-            "log_level": 2,
-            **config.kafka.options,
-            "bootstrap.servers": config.kafka.bootstrap_servers,
-            "group.id": "cdc-barrier",
-            "enable.auto.commit": False,
-            "auto.offset.reset": "error",
-            "isolation.level": "read_committed",
-            "allow.auto.create.topics": False,
-            "error_cb": lambda _error: None,
-        }
-    )
+def _consumer(config: Config) -> Reader:
+    return Reader(config, {"group.id": "cdc-barrier"}, _SAFE)
 
 
-def _bounds(consumer: Consumer, config: Config) -> tuple[int, int]:
-    try:
-        low, high = consumer.get_watermark_offsets(
-            TopicPartition(config.topic, PARTITION), timeout=15
-        )
-    except KafkaException as error:
-        raise Unreachable(
-            f"Kafka at {config.kafka.bootstrap_servers} does not tell where the topic ends: "
-            f"{error.args[0].str()}",
-            safe=_SAFE,
-            next="check that the broker runs and that the topic may be read",
-            topic=config.topic,
-        ) from error
-    return low, high
+def _bounds(consumer: Reader, config: Config) -> tuple[int, int]:
+    return consumer.ends(TopicPartition(config.topic, PARTITION), 15)
 
 
 def bounds(config: Config) -> tuple[int, int]:
@@ -183,7 +160,7 @@ def _passed(config: Config) -> NotReady:
 def connector(config: Config) -> Health:
     """Ask Kafka Connect how the connector is; ConnectRefused when it failed, NotReady when absent."""
     name = config.connector
-    status = Connect(config.connect.url, patience=10).status(name)
+    status = Connect(config.connect, patience=10).status(name)
     if status is None:
         raise NotReady(
             f"the connector {name} does not exist in Kafka Connect",

@@ -295,9 +295,12 @@ class Bootstrap:
         replica = self._config.replica(self._name)
         # A COPY of a bootstrap that was killed must not keep its table locked.
         settings = {**snapshot.ENDURING, "client_connection_check_interval": "10s"}
+        conn = postgres.connect(replica.dsn, self._application, settings=settings)
         if replica.triggers == "session":
-            settings["session_replication_role"] = "replica"
-        return postgres.connect(replica.dsn, self._application, settings=settings)
+            # Managed servers have been seen to refuse it among the options of a connection.
+            conn.execute("SET session_replication_role = replica")
+            conn.commit()
+        return conn
 
     def _foreign_keys(self) -> ForeignKeys:
         if (

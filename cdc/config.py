@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
-from psycopg import ProgrammingError, conninfo
 
+from cdc import environment, paths, postgres, secrecy
 from cdc.alert import settings as alert_settings
 from cdc.alert.settings import Alert
 from cdc.errors import ConfigError
@@ -58,6 +58,11 @@ class ConnectorDatabase(Section, frozen=True):
 
 class Connect(Section, frozen=True):
     url: str
+    user: str | None = None
+    password: str | None = None
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
     profile: Literal["exact", "stock"] = "exact"
     connector: str | None = None
     topic_prefix: str | None = None
@@ -174,7 +179,7 @@ def load(path: Path) -> Config:
         ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise _wrong(f"{path} cannot be read: {error}", "mend the file and try again") from error
-    return decode(_expand(raw, "", os.environ), path)
+    return decode(environment.expanded(raw, os.environ), path)
 
 
 def decode(raw: dict[str, Any], path: Path) -> Config:
@@ -185,12 +190,17 @@ def decode(raw: dict[str, Any], path: Path) -> Config:
     except msgspec.ValidationError as error:
         raise _wrong(f"{path}: {error}", "correct it: cdc.example.toml has every key") from error
     _check(config, path)
-    log, state = config.connect.log, config.state_dir
+    files = {name: getattr(config.connect, name) for name in ("log", "ca", "certificate", "key")}
     return msgspec.structs.replace(
         config,
-        state_dir=state and (path.parent / state).absolute(),
+        state_dir=paths.beside(path, config.state_dir),
         alert=alert_settings.located(config.alert, path.parent),
-        connect=msgspec.structs.replace(config.connect, log=log and (path.parent / log).absolute()),
+        kafka=msgspec.structs.replace(
+            config.kafka, options=paths.in_options(path, config.kafka.options)
+        ),
+        connect=msgspec.structs.replace(
+            config.connect, **{name: paths.beside(path, file) for name, file in files.items()}
+        ),
         primary=msgspec.structs.replace(
             config.primary,
             dsn=_dsn(config.primary.dsn, "primary.dsn", path),
@@ -219,26 +229,6 @@ def _hook(kind: type, value: Any) -> Any:
     if kind is Path and isinstance(value, str):
         return Path(value)
     raise NotImplementedError(kind)
-
-
-def _expand(value: Any, where: str, environment: os._Environ[str] | dict[str, str]) -> Any:
-    if isinstance(value, dict):
-        return {k: _expand(v, f"{where}.{k}".lstrip("."), environment) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_expand(item, where, environment) for item in value]
-    if not isinstance(value, str):
-        return value
-
-    def replace(found: re.Match[str]) -> str:
-        if found[1] not in environment:
-            raise _wrong(
-                f"{where} names the environment variable {found[1]}, which is not set",
-                f"set {found[1]} and try again",
-            )
-        return environment[found[1]]
-
-    # Config-provider references such as ${file:path:key} hold a colon and are Kafka Connect's.
-    return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", replace, value)
 
 
 def _known_keys(raw: Any, kind: Any, where: str, path: Path) -> None:
@@ -302,26 +292,27 @@ def _check(config: Config, path: Path) -> None:
         )
     for what, next_step in alert_settings.complaints(config.alert):
         raise _wrong(f"{path}: {what}", next_step)
-    password = config.connect.database.password
-    if password is not None and not re.fullmatch(r"\$\{[^:}]+:.*\}", password):
-        raise _wrong(
-            f"{path}: connect.database.password is not a config-provider reference",
-            'write "${file:/path/on/the/worker.properties:key}": a plain password would be '
-            "stored by Kafka Connect for everyone to read",
-        )
+    _check_connect(config.connect, path)
+
+
+def _check_connect(connect: Connect, path: Path) -> None:
+    for one, other in (("user", "password"), ("password", "user"), ("key", "certificate")):
+        if getattr(connect, one) is not None and getattr(connect, other) is None:
+            raise _wrong(f"{path}: connect.{one} is given without connect.{other}", "give both")
+    stored = [(f"connect.options: {key}", key, value) for key, value in connect.options.items()]
+    password = connect.database.password or ""
+    for where, key, value in [
+        ("connect.database.password", "database.password", password),
+        *stored,
+    ]:
+        if secrecy.exposed(key, str(value)):
+            raise _wrong(
+                f"{path}: {where} is not a config-provider reference",
+                'write "${file:/path/on/the/worker.properties:key}": a plain secret would be '
+                "stored by Kafka Connect for everyone to read",
+            )
 
 
 def _dsn(dsn: str, where: str, path: Path) -> str:
     """Check a libpq connection string and make the file paths in it absolute."""
-    try:
-        parts = conninfo.conninfo_to_dict(dsn)
-    except ProgrammingError as error:
-        raise _wrong(
-            f"{path}: {where} is not a connection string: {error}",
-            'write "host=… port=… dbname=… user=…" or postgresql://…',
-        ) from None
-    for key in ("passfile", "sslrootcert", "sslcert", "sslkey", "sslcrl"):
-        value = parts.get(key)
-        if isinstance(value, str) and value not in ("", "system"):
-            parts[key] = str((path.parent / value).absolute())
-    return conninfo.make_conninfo("", **parts)
+    return paths.in_dsn(path, postgres.parts(dsn, f"{path}: {where}"))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import requests
+from requests.auth import HTTPBasicAuth
 
-from cdc.errors import ConnectRefused, Unreachable
+from cdc import config as configs
+from cdc.errors import ConfigError, ConnectRefused, Unreachable
 
 #: Seconds for one request: validating lets Debezium connect to the database.
 TIMEOUT = 60.0
@@ -19,19 +22,39 @@ PATIENCE = 60.0
 
 _PAUSES = (0.2, 0.5, 1.0, 2.0)
 
+#: What to do about an answer, where "correct what it says" is not enough.
+_NEXT = {
+    401: "give connect.user and connect.password, as the worker knows them",
+    403: "let connect.user (or who connect.certificate is of) manage connectors",
+}
+
 _SAFE = "nothing was lost: a connector goes on from its stored offset"
 
 
 class Connect:
-    """One Kafka Connect cluster; `url` may hold user and password, which no message shows."""
+    """One Kafka Connect cluster; its address may hold user and password, which no message shows.
 
-    def __init__(self, url: str, *, patience: float = PATIENCE, timeout: float = TIMEOUT) -> None:
-        self._url = url.rstrip("/")
+    Raises ConfigError when a file of its TLS settings cannot be used.
+    """
+
+    def __init__(
+        self, settings: configs.Connect, *, patience: float = PATIENCE, timeout: float = TIMEOUT
+    ) -> None:
+        self._url = settings.url.rstrip("/")
         self._patience = patience
         self._timeout = timeout
         self._session = requests.Session()
-        # .netrc and proxies of the environment have no say about a service the file names.
+        # .netrc, proxies and CAs of the environment have no say about a service the file names.
         self._session.trust_env = False
+        _check_files(settings)
+        if settings.ca is not None:
+            self._session.verify = str(settings.ca)
+        if settings.certificate is not None:
+            certificate = str(settings.certificate)
+            self._session.cert = (certificate, str(settings.key or certificate))
+        if settings.user is not None and settings.password is not None:
+            # As bytes: as text only Latin-1 would get through.
+            self._session.auth = HTTPBasicAuth(settings.user.encode(), settings.password.encode())
 
     @property
     def shown(self) -> str:
@@ -126,19 +149,61 @@ class Connect:
             f"Kafka Connect at {self.shown} answers {method} {path.partition('?')[0]} with "
             f"{response.status_code}: {_message(response)}",
             safe=_SAFE,
-            next="correct what it says; the worker's log tells more",
+            next=_NEXT.get(
+                response.status_code, "correct what it says; the worker's log tells more"
+            ),
         )
 
     def _once(self, method: str, path: str, body: dict[str, str] | None) -> requests.Response:
         try:
             return self._session.request(method, self._url + path, json=body, timeout=self._timeout)
-        except requests.RequestException as error:
+        except requests.exceptions.SSLError as error:
+            why = _reason(error)
+            raise Unreachable(
+                f"Kafka Connect at {self.shown} and we do not accept each other: {why}",
+                safe=_SAFE,
+                next="connect.certificate and connect.key must be of somebody whom the worker trusts, and "
+                "not have expired"
+                if "alert" in why
+                else "connect.ca must name the authority that signed the worker's certificate, and "
+                "connect.url the worker as its certificate does",
+            ) from None
+        except (requests.RequestException, OSError) as error:
             # The library's message repeats the URL with its credentials: only its kind is told.
             raise Unreachable(
                 f"Kafka Connect at {self.shown} does not answer ({type(error).__name__})",
                 safe=_SAFE,
-                next="check connect.url and that the worker runs",
+                next="check connect.url, http or https, and that the worker runs",
             ) from None
+
+
+def _check_files(settings: configs.Connect) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    where = "connect.ca"
+    try:
+        if settings.ca is not None:
+            context.load_verify_locations(settings.ca)
+        where = "connect.certificate" + (" or connect.key" if settings.key else "")
+        if settings.certificate is not None:
+            # A password is given so that nobody is asked for one at the terminal.
+            context.load_cert_chain(settings.certificate, settings.key, password="")
+    except OSError as error:  # also what OpenSSL says
+        why = getattr(error, "reason", None) or error.strerror
+        raise ConfigError(
+            f"{where} cannot be used: {str(why).replace('_', ' ').lower()}",
+            safe=configs.NOTHING_CHANGED,
+            next="name files in PEM that this user may read, the key one without a password",
+        ) from None
+
+
+def _reason(error: BaseException) -> str:
+    """Return what OpenSSL says, without the address that the library's message has around it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return cause.verify_message.rstrip(".")
+    return str(getattr(cause, "reason", None) or "TLS fails").replace("_", " ").lower()
 
 
 def _path(name: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from psycopg import conninfo
 
-from cdc import resources
+from cdc import resources, secrecy
 from cdc.config import NOTHING_CHANGED, Config
 from cdc.errors import ConfigError
 from cdc.names import TableName
@@ -26,9 +26,7 @@ SHIPPED = "connectors/postgres.json"
 JAR = "connectors/exact/target/cdc-exact.jar"
 
 #: The version of that jar (connectors/exact/pom.xml); an older one writes other records.
-PLUGIN = "0.3.0"
-
-MASK = "********"
+PLUGIN = "0.4.0"
 
 #: Nothing lost and every value exact rests on these: no option may change them.
 FIXED = frozenset({
@@ -72,12 +70,6 @@ _FINDINGS = (
 
 #: Decided by the primary's catalog, not by the file; Debezium then writes a row's key as its identity.
 _KEYS = "message.key.columns"
-
-#: A whole value that is a reference the worker resolves, such as ${file:/path:key}.
-_REFERENCE = re.compile(r"\$\{[^:}]+:[^}]*\}")
-
-#: Keys that hold secrets where Connect does not say so (producer overrides, unknown plugins).
-_SECRET = re.compile(r"password|secret|token|jaas|credential|private|api[._-]?key", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -219,9 +211,9 @@ def changes(
 
 def shown(key: str, value: str | None, secret: bool = False) -> str | None:
     """Return a value as people may see it: a secret only when it is a mere reference."""
-    if value is None or _REFERENCE.fullmatch(value):
+    if value is None or secrecy.reference(value):
         return value
-    return MASK if secret or _SECRET.search(key) else value
+    return secrecy.MASK if secret or secrecy.hidden(key) else value
 
 
 def complaints(validated: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
@@ -274,7 +266,10 @@ def _database(config: Config) -> dict[str, str | None]:
     database = config.connect.database
     host = database.host or primary.get("host")
     name = primary.get("dbname")
-    sslmode = primary.get("sslmode")
+    # libpq checks a certificate in full where it checks it by the system's authorities.
+    sslmode = primary.get("sslmode") or (
+        "verify-full" if primary.get("sslrootcert") == "system" else None
+    )
     if not isinstance(host, str) or host.startswith("/") or "," in host:
         raise _wrong(
             "the connector cannot be told where the primary is: primary.dsn names no single host",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ import psycopg
 from psycopg import conninfo
 
 from cdc import config as configs
-from cdc import connectors, postgres, provision, tables, topic
+from cdc import connectors, environment, postgres, provision, secrecy, tables, topic
 from cdc.config import NOTHING_CHANGED, Config
 from cdc.connect import Connect
 from cdc.errors import NotReady, UsageError
@@ -31,6 +32,8 @@ class Given:
     connect: str
     replicas: Mapping[str, str]
     tables: tuple[str, ...] = ()
+    kafka_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    connect_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,40 +47,48 @@ class Seen:
 
 def named(given: str | None, primary: str) -> str:
     """Return the stream's name: as given, else after the primary's database."""
-    database = str(_parts("--primary", primary).get("dbname") or "app")
+    database = str(postgres.parts(primary, "--primary").get("dbname") or "app")
     return given or re.sub(r"[^a-z0-9_]+", "_", database.lower()).strip("_")[:40] or "app"
 
 
 def checked(given: Given, path: Path) -> Config:
     """Return the configuration that the draft makes, as it would be read from `path`.
 
-    Raises UsageError where a DSN is none or holds a password, ConfigError for anything else.
+    Raises UsageError where a DSN is none or what is given holds a secret, ConfigError for anything else.
     """
     for where, dsn in (("--primary", given.primary), *(("-r", d) for d in given.replicas.values())):
-        if _parts(where, dsn).get("password"):
-            raise UsageError(
-                f"{where} holds a password, which would stand in the file for everyone to read",
-                safe=NOTHING_CHANGED,
-                next="put it into ~/.pgpass (host:port:database:user:password), or name a file of "
+        parts = postgres.parts(dsn, where)
+        if any(_plain(parts.get(key)) for key in postgres.SECRETS):
+            raise _secret(
+                where,
+                "put it into ~/.pgpass (host:port:database:user:password), or name a file of "
                 "that form with passfile=…, and leave it out",
             )
+    for where, options in (
+        ("--kafka-option", given.kafka_options),
+        ("--connect-option", given.connect_options),
+    ):
+        if any(secrecy.exposed(key, value) and _plain(value) for key, value in options.items()):
+            raise _secret(where, "write '${NAME}', and have it in the environment")
     return decoded(text(given, Seen()), path)
 
 
-def _parts(where: str, dsn: str) -> dict[str, Any]:
-    try:
-        return dict(conninfo.conninfo_to_dict(dsn))
-    except psycopg.ProgrammingError:
-        # libpq's message repeats what was given, a password included.
-        raise UsageError(
-            f"{where} is no connection string",
-            safe=NOTHING_CHANGED,
-            next='write "host=… port=… dbname=… user=…" or postgresql://…',
-        ) from None
+def _plain(value: str | None) -> bool:
+    """Tell whether a secret is given as it is, not as what it is called in the environment."""
+    return bool(value) and not environment.names(str(value))
+
+
+def _secret(where: str, next_step: str) -> UsageError:
+    return UsageError(
+        f"{where} holds a password, which would stand in the file for everyone to read",
+        safe=NOTHING_CHANGED,
+        next=next_step,
+    )
 
 
 def decoded(written: str, path: Path) -> Config:
-    return configs.decode(tomllib.loads(written), path)
+    """Return what a text says, as it would be read from `path`."""
+    return configs.decode(environment.expanded(tomllib.loads(written), os.environ), path)
 
 
 def look(config: Config) -> Seen:
@@ -102,7 +113,7 @@ def look(config: Config) -> Seen:
                 f"replica {name} is PostgreSQL {found.version}, older than the primary "
                 f"({primary.version}): what the primary's schema says may be new to it"
             )
-    plugins = Connect(config.connect.url).plugins()
+    plugins = Connect(config.connect).plugins()
     version = plugins.get(connectors.render(config).config["connector.class"])
     if version != connectors.PLUGIN:
         notes.append(
@@ -140,7 +151,7 @@ exclude = []
 [kafka]
 bootstrap_servers = {_toml(given.kafka)}
 # TLS and SASL, as librdkafka calls them; secrets from the environment.
-# options = {{ "security.protocol" = "SASL_SSL", "sasl.password" = "${{KAFKA_PASSWORD}}" }}
+{_options(given.kafka_options)}
 
 [kafka.topic]
 # How long a replica may be down: after that it must be filled anew.
@@ -151,6 +162,7 @@ min_insync_replicas = {2 if copies == 3 else 1}
 
 [connect]
 url = {_toml(given.connect)}
+{"".join(f"{key} = {_toml(value)}{chr(10)}" for key, value in given.connect_options.items())}\
 
 # The primary as the Connect worker sees it, and the file there that holds the connector's password:
 # the worker needs config.providers=file, and a line password=… in that file.
@@ -169,6 +181,12 @@ dsn = {_toml(dsn)}
         for name, dsn in given.replicas.items()
     ]
     return "".join(parts)
+
+
+def _options(given: Mapping[str, str]) -> str:
+    shown = given or {"security.protocol": "SASL_SSL", "sasl.password": "${KAFKA_PASSWORD}"}
+    pairs = ", ".join(f"{_toml(key)} = {_toml(value)}" for key, value in shown.items())
+    return f"{'' if given else '# '}options = {{ {pairs} }}"
 
 
 def _brokers(count: int) -> str:

@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cdc import connectors
 from cdc.config import Config
@@ -41,7 +41,7 @@ class Guard:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._connect = Connect(config.connect.url, patience=0, timeout=_TIMEOUT)
+        self._connect = Connect(config.connect, patience=0, timeout=_TIMEOUT)
         self._looked_at: float | None = None
         self._found: tuple[Change, ...] = ()
         self._doubt: str | None = None
@@ -159,6 +159,12 @@ class Patience:
         return now - self._running_since >= self.limit
 
 
+def acceptance(names: Iterable[str]) -> str:
+    """Return how a person accepts findings by their names."""
+    quoted = ", ".join(f'"{name}"' for name in dict.fromkeys(names))
+    return f"accept what is lost by it, in check.accept: [check] accept = [{quoted}]"
+
+
 def refusal(config: Config, found: Sequence[Change]) -> CdcError:
     """Return the error for a connector with settings that lose rows or values."""
     lines = [f"  {change}" for change in found]
@@ -168,9 +174,12 @@ def refusal(config: Config, found: Sequence[Change]) -> CdcError:
         ),
         safe="nothing is applied from here on; the replica is as of its position, but what the "
         "connector wrote with these settings may be incomplete or altered",
-        next=_OTHER_CLASS
-        if any(change.key == "connector.class" for change in found)
-        else "run `cdc connectors apply`; if anything was captured with these settings, fill the "
-        "replica anew: `cdc bootstrap --overwrite`; else start again",
+        next=(
+            _OTHER_CLASS
+            if any(change.key == "connector.class" for change in found)
+            else "run `cdc connectors apply`; if anything was captured with these settings, fill the "
+            "replica anew: `cdc bootstrap --overwrite`; else start again"
+        )
+        + f". Or {acceptance(connectors.finding(change.key) for change in found)}",
         topic=config.topic,
     )

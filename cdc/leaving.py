@@ -77,13 +77,16 @@ def owner(conn: psycopg.Connection[Any], name: str, ours: str) -> Owner | None:
     return None if row is None else Owner(name, *row)
 
 
-def role_steps(found: Owner | None, name: str) -> list[Step]:
-    """Drop a role that setup made, with its rights and settings; else say why it stays."""
+def role_steps(found: Owner | None, name: str, *, by_another: bool = False) -> list[Step]:
+    """Drop a role that setup made, with its rights and settings; else say why it stays.
+
+    `by_another`: somebody else than who asks will do it.
+    """
     if found is None:
         return [Step(f"role {name}: not there")]
     why = (
         "it was there before `cdc setup`; it keeps its rights" if not found.made
-        else "it is who asks for this" if found.ours
+        else "it is who asks for this" if found.ours and not by_another
         else f"it owns {found.owns} objects (REASSIGN OWNED BY it to another, then DROP ROLE)" if found.owns
         else f"it has {found.elsewhere} rights in other databases" if found.elsewhere
         else f"{found.sessions} sessions are logged in as it" if found.sessions
@@ -95,7 +98,9 @@ def role_steps(found: Owner | None, name: str) -> list[Step]:
                  sql.SQL("DROP OWNED BY {0};\nDROP ROLE {0}").format(sql.Identifier(name)))]  # fmt: skip
 
 
-def primary_steps(conn: psycopg.Connection[Any], config: Config, daemon: str) -> list[Step]:
+def primary_steps(
+    conn: psycopg.Connection[Any], config: Config, daemon: str, *, by_another: bool = False
+) -> list[Step]:
     """Decide what of this stream is to be taken off the primary, once nobody streams from it."""
     name = config.publication
     row = conn.execute("SELECT 1 FROM pg_publication WHERE pubname = %s", [name]).fetchone()
@@ -105,7 +110,9 @@ def primary_steps(conn: psycopg.Connection[Any], config: Config, daemon: str) ->
     # Whatever is logged in as the connector's role is the connector, which is about to go.
     found += role_steps(owner(conn, config.connector_role, ""), config.connector_role)
     if daemon != config.connector_role:
-        found += role_steps(owner(conn, daemon, f"cdc-{config.name}/"), daemon)
+        found += role_steps(
+            owner(conn, daemon, f"cdc-{config.name}/"), daemon, by_another=by_another
+        )
     return found
 
 
@@ -126,11 +133,15 @@ def replica_steps(
     steps = [*_schema_steps(conn, config), *role_steps(found, role)]
     if replica.triggers == "session" and found is not None and found.made and found.owns:
         # It stays because it owns the tables; what setup let it do goes.
-        steps.append(Step(
-            f"role {role}: may no longer set session_replication_role",
-            sql.SQL("REVOKE SET ON PARAMETER session_replication_role FROM {}").format(
-                sql.Identifier(role)),
-        ))  # fmt: skip
+        revoke = sql.SQL("REVOKE SET ON PARAMETER session_replication_role FROM {}").format(
+            sql.Identifier(role)
+        )
+        steps.append(
+            Step(f"role {role}: still may set session_replication_role; a superuser may "
+                 f"{revoke.as_string(conn)}")
+            if found.ours
+            else Step(f"role {role}: may no longer set session_replication_role", revoke)
+        )  # fmt: skip
     return steps
 
 

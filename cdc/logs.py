@@ -18,14 +18,13 @@ import structlog
 from psycopg import conninfo
 from structlog.stdlib import ProcessorFormatter
 
+from cdc import postgres, secrecy
 from cdc.config import Config
 
 Format = Literal["console", "json"]
 
 #: Which logger has a line per batch: always as JSON, for people with -v.
 BATCHES = "cdc.batch"
-
-MASK = "********"
 
 #: Where a secret may stand that nobody told of: key=value in connection strings and options, as JSON
 #: too, and in addresses between a name and an @.
@@ -35,9 +34,6 @@ _KEYED = re.compile(
     re.IGNORECASE,
 )
 _IN_ADDRESS = re.compile(r"(://[^\s/:@]*:)[^\s/@]+(@)")
-
-#: Names of settings whose value is a secret.
-_SECRET = re.compile(r"password|secret|token|jaas|credential|private|api[._-]?key", re.IGNORECASE)
 
 #: A shorter one would mask half of what is said.
 _SHORTEST = 4
@@ -102,9 +98,9 @@ def _line(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
 def redacted(text: str, hidden: Collection[str] = ()) -> str:
     """Return `text` with secrets masked: the values `hidden`, and what stands where secrets do."""
     for value in hidden:
-        text = text.replace(value, MASK)
-    text = _KEYED.sub(rf"\g<1>{MASK}", text)
-    return _IN_ADDRESS.sub(rf"\g<1>{MASK}\g<2>", text)
+        text = text.replace(value, secrecy.MASK)
+    text = _KEYED.sub(rf"\g<1>{secrecy.MASK}", text)
+    return _IN_ADDRESS.sub(rf"\g<1>{secrecy.MASK}\g<2>", text)
 
 
 def secrets(config: Config) -> frozenset[str]:
@@ -112,9 +108,10 @@ def secrets(config: Config) -> frozenset[str]:
     dsns = [config.primary.dsn, config.primary.admin_dsn]
     for replica in config.replicas.values():
         dsns += [replica.dsn, replica.admin_dsn]
-    found = [conninfo.conninfo_to_dict(dsn).get("password") for dsn in dsns if dsn]
-    found += [urlsplit(config.connect.url).password]
+    given = [conninfo.conninfo_to_dict(dsn) for dsn in dsns if dsn]
+    found = [parts.get(key) for parts in given for key in postgres.SECRETS]
+    found += [urlsplit(config.connect.url).password, config.connect.password]
     for options in (config.kafka.options, config.connect.options):
-        found += [str(value) for key, value in options.items() if _SECRET.search(key)]
+        found += [str(value) for key, value in options.items() if secrecy.hidden(key)]
     values = {str(value) for value in found if value and len(str(value)) >= _SHORTEST}
     return frozenset(values | {quote(value, safe="") for value in values})

@@ -115,7 +115,7 @@ class Observer:
         self._carried = STALE * max(interval, readings.PATIENCE)
         self._primary = readings.Primary(config)
         self._replicas = {name: readings.Replica(config, name) for name in names}
-        self._connect = Connect(config.connect.url, patience=0, timeout=readings.PATIENCE)
+        self._connect = Connect(config.connect, patience=0, timeout=readings.PATIENCE)
         self._log = unapplied.Log(config)
         self._pool = ThreadPoolExecutor(len(self._replicas) + 3, "look")
         self._seldom = _Seldom(config)

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from psycopg import conninfo, pq, sql
 
-from cdc.errors import Unreachable
+from cdc.errors import ConfigError, Unreachable
 
 #: A value's text form depends on these; every session of ours uses the same ones, as the
 #: connector's role does, so that text written by one end is read back exactly by the other.
@@ -26,6 +26,9 @@ PINNED = {
     "standard_conforming_strings": "on",
     "default_transaction_isolation": "read committed",
 }
+
+#: What of a connection string nobody may see: of the role, of an encrypted key, of an OAuth client.
+SECRETS = ("password", "sslpassword", "oauth_client_secret")
 
 #: Without these a vanished peer is noticed after hours (TCP defaults).
 _KEEPALIVE = {
@@ -108,6 +111,20 @@ def ask(conn: psycopg.Connection[Any], query: sql.Composed, patience: float) -> 
     return found.get_value(0, 0) if found.ntuples else None
 
 
+def parts(dsn: str, where: str) -> dict[str, Any]:
+    """Return what a connection string says; ConfigError naming `where` it stands if it is none."""
+    try:
+        return dict(conninfo.conninfo_to_dict(dsn))
+    except psycopg.ProgrammingError:
+        # libpq's message repeats what was given, in part or whole, a password included.
+        raise ConfigError(
+            f"{where} is no connection string",
+            safe="nothing was read or written",
+            next='write "host=… port=… dbname=… user=…" or postgresql://…; a value with spaces goes '
+            "into '…', and what is special in an address is written as %20",
+        ) from None
+
+
 def address(dsn: str) -> str:
     """Return host:port/dbname of a connection string, for messages; of a service its name."""
     parts = conninfo.conninfo_to_dict(dsn)
@@ -119,10 +136,9 @@ def address(dsn: str) -> str:
 
 
 def shown(dsn: str) -> str:
-    """Return the connection string without its password, for messages."""
+    """Return the connection string without its secrets, for messages and command lines."""
     parts = conninfo.conninfo_to_dict(dsn)
-    parts.pop("password", None)
-    return conninfo.make_conninfo("", **parts)
+    return conninfo.make_conninfo("", **{k: v for k, v in parts.items() if k not in SECRETS})
 
 
 def first_line(error: Exception) -> str:

@@ -21,7 +21,7 @@ from cdc import postgres
 from cdc.config import Config
 from cdc.errors import NotReady
 from cdc.names import TableName
-from cdc.roles import Login, Role, role_steps
+from cdc.roles import Login, Role, replicator, role_steps
 from cdc.steps import Step
 from cdc.tables import Selection
 
@@ -278,12 +278,14 @@ def steps(
     reads = {t.oid for t in (*wanted.rows, *wanted.partitioned)}
     schemas = {t.name.schema for t in (*wanted.rows, *wanted.partitioned)}
     row_security = any(t.row_security for t in wanted.rows)
+    member = replicator(conn)
     return [
-        *role_steps(connector, found[connector.name], replication=True, settings=CONNECTOR_SETTINGS,
-                    database=conn.info.dbname),
+        *role_steps(connector, found[connector.name], replication=True, by_member_of=member,
+                    settings=CONNECTOR_SETTINGS, database=conn.info.dbname),
         # Rows come to the connector through the log: it needs to read no table.
         *grant_steps(connector.name, lacking(conn, found[connector.name])),
-        *role_steps(daemon, found[daemon.name], replication=True, bypass_row_security=row_security),
+        *role_steps(daemon, found[daemon.name], replication=True, by_member_of=member,
+                    bypass_row_security=row_security),
         *grant_steps(daemon.name, lacking(conn, found[daemon.name], schemas=schemas,
                                           tables=reads.union(dumped))),
         *statistics_steps(daemon.name, *_statistics(conn, found[daemon.name])),

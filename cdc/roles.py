@@ -17,6 +17,9 @@ from cdc.config import NOTHING_CHANGED, Config
 from cdc.errors import ConfigError, NotReady
 from cdc.steps import Step
 
+#: Amazon lets nobody give REPLICATION: there a role is made a member of this one.
+REPLICATOR = "rds_replication"
+
 #: The comment on a role that `cdc setup` has made, by which `cdc teardown` knows it.
 MADE = "made by cdc setup"
 
@@ -36,7 +39,10 @@ class Login:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Role:
-    """A role of a server; `settings` are those that hold for it in this database."""
+    """A role of a server; `settings` are those that hold for it in this database.
+
+    `replication`: it may stream the log, by its attribute or as a member of REPLICATOR.
+    """
 
     name: str
     superuser: bool
@@ -49,12 +55,14 @@ class Role:
     def read(cls, conn: psycopg.Connection[Any], name: str) -> Role | None:
         """Read a role from the catalog, None when there is none of that name."""
         found = conn.execute(
-            "SELECT r.rolsuper, r.rolcanlogin, r.rolreplication, r.rolbypassrls,"
+            "SELECT r.rolsuper, r.rolcanlogin, r.rolreplication OR coalesce((SELECT"
+            "   pg_has_role(r.oid, m.oid, 'USAGE') FROM pg_roles m WHERE m.rolname = %s), false),"
+            " r.rolbypassrls,"
             " (SELECT s.setconfig FROM pg_db_role_setting s JOIN pg_database d"
             "    ON d.oid = s.setdatabase AND d.datname = current_database()"
             "   WHERE s.setrole = r.oid)"
             " FROM pg_roles r WHERE r.rolname = %s",
-            (name,),
+            (REPLICATOR, name),
         ).fetchone()
         if found is None:
             return None
@@ -64,15 +72,26 @@ class Role:
         return cls(name, superuser, login, replication, bypass, lower)
 
 
+def replicator(conn: psycopg.Connection[Any]) -> str | None:
+    """Return the role whose members may stream the log where REPLICATION cannot be given."""
+    row = conn.execute(
+        "SELECT rolname::text FROM pg_roles WHERE rolname = %s", [REPLICATOR]
+    ).fetchone()
+    return row and str(row[0])
+
+
 def role_steps(
-    login: Login, found: Role | None, *, replication: bool = False,
+    login: Login, found: Role | None, *, replication: bool = False, by_member_of: str | None = None,
     bypass_row_security: bool = False, settings: Mapping[str, str] | None = None,
     database: str = "",
 ) -> list[Step]:  # fmt: skip
-    """Create a role or mend its attributes, password and settings."""
+    """Create a role or mend its attributes, password and settings.
+
+    `by_member_of` is the role whose members may stream the log, where there is one.
+    """
     name = sql.Identifier(login.name)
     wanted = [("LOGIN", bool(found and found.login))]
-    if replication:
+    if replication and by_member_of is None:
         wanted.append(("REPLICATION", bool(found and found.replication)))
     if bypass_row_security:
         wanted.append(("BYPASSRLS", bool(found and found.bypass_row_security)))
@@ -85,6 +104,9 @@ def role_steps(
     elif missing and not found.superuser:
         steps.append(Step(f"role {login.name}: given {', '.join(missing)}",
                           sql.SQL("ALTER ROLE {} {}").format(name, sql.SQL(" ".join(missing)))))  # fmt: skip
+    if replication and by_member_of and not (found and (found.replication or found.superuser)):
+        steps.append(Step(f"role {login.name}: member of {by_member_of}",
+                          sql.SQL("GRANT {} TO {}").format(sql.Identifier(by_member_of), name)))  # fmt: skip
     if login.verifier is not None:
         steps.append(Step(
             f"role {login.name}: password set",

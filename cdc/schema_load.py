@@ -266,14 +266,17 @@ def restore(
 def _run(
     argv: Sequence[str], dsn: str, stopping: threading.Event | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a client program; a password travels in the environment, never in the command line."""
-    password = conninfo.conninfo_to_dict(dsn).get("password")
-    environment = {**os.environ, "PGAPPNAME": "cdc bootstrap", "LC_MESSAGES": "C"}
-    if password is not None:
-        environment["PGPASSWORD"] = str(password)
-    with subprocess.Popen(
-        argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    """Run a client program."""
+    with (
+        _secrets(dsn) as told,
+        subprocess.Popen(
+            argv,
+            env={**os.environ, "PGAPPNAME": "cdc bootstrap", "LC_MESSAGES": "C", **told},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
         try:
             while True:
                 try:
@@ -286,6 +289,25 @@ def _run(
         except BaseException:
             process.kill()
             raise
+
+
+@contextlib.contextmanager
+def _secrets(dsn: str) -> Iterator[dict[str, str]]:
+    """Give the variables by which a program gets a connection string's secrets: never in its command line.
+
+    Only the role's password has a variable of its own; the others lie meanwhile in a service file that
+    only we read.
+    """
+    parts = conninfo.conninfo_to_dict(dsn)
+    told = {"PGPASSWORD": str(parts["password"])} if "password" in parts else {}
+    others = [f"{k}={parts[k]}\n" for k in postgres.SECRETS if k != "password" and k in parts]
+    if not others or "service" in parts:
+        yield told
+        return
+    with tempfile.NamedTemporaryFile("w", prefix="cdc-", suffix=".conf") as file:
+        file.writelines(["[cdc]\n", *others])
+        file.flush()
+        yield {**told, "PGSERVICE": "cdc", "PGSERVICEFILE": file.name}
 
 
 def _told(stderr: str) -> str:

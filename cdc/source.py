@@ -13,7 +13,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from cdc import events, origins, topic
+from cdc import brokers, events, origins, topic
 from cdc.config import Config
 from cdc.errors import CdcError, PositionLost, Unreachable
 from cdc.events import Record
@@ -85,17 +85,13 @@ class Source:
     def __init__(self, config: Config, group: str, on_trouble: Callable[[str], None]) -> None:
         self._config = config
         self._on_trouble = on_trouble
-        self._consumer = Consumer(
-            {
-                "log_level": 2,
-                # One prefetch queue bounds memory under any backlog.
-                "queued.max.messages.kbytes": 16_384,
-                "queued.min.messages": 10_000,
-                **config.kafka.options,
-                **_fixed(config, group),
-                "error_cb": self._client_trouble,
-            }
-        )
+        self._said = brokers.Said()
+        # One prefetch queue bounds memory under any backlog.
+        bounds = {"queued.max.messages.kbytes": 16_384, "queued.min.messages": 10_000}
+        with brokers.checked():
+            self._consumer = Consumer(
+                brokers.settings(config, self._client_trouble, _fixed(group), bounds)
+            )
         self._committed_at = 0.0
         self._checked_at = 0.0
         self._look: _Look | None = None
@@ -191,12 +187,16 @@ class Source:
 
     def _client_trouble(self, error: KafkaError) -> None:
         """Take what the client says by itself, while it is polled."""
-        self._on_trouble(f"Kafka: {error.str()}")
+        self._on_trouble(f"Kafka: {brokers.told(error)}")
         if error.code() in _GROUP:
             return
         self._doubted = True
+        self._said(error)
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 -- as above
-            self._say_silent(f"Kafka at {self._config.kafka.bootstrap_servers} does not answer")
+            why = f": {self._said.why}" if self._said.why else ""
+            self._say_silent(
+                f"Kafka at {self._config.kafka.bootstrap_servers} does not answer{why}"
+            )
 
     def _say_silent(self, what: str) -> None:
         self._doubted = True
@@ -209,13 +209,8 @@ class Source:
 
         Raises Unreachable when Kafka falls silent before that end.
         """
-        with_end = {
-            **self._config.kafka.options,
-            **_fixed(self._config, "cdc-lookahead"),
-            "enable.partition.eof": True,
-            "log_level": 2,
-        }
-        consumer = Consumer(with_end)
+        with_end = _fixed("cdc-lookahead") | {"enable.partition.eof": True}
+        consumer = Consumer(brokers.settings(self._config, lambda _error: None, with_end))
         asked = TopicPartition(self._config.topic, PARTITION, offset)
         try:
             # Where records keep coming, librdkafka never says that it has reached the end.
@@ -306,10 +301,9 @@ def _bytes(header: str | bytes | None) -> bytes | None:
     return header if isinstance(header, bytes) else None
 
 
-def _fixed(config: Config, group: str) -> dict[str, Any]:
+def _fixed(group: str) -> dict[str, Any]:
     """Return the settings that correctness rests on; the configuration cannot change them."""
     return {
-        "bootstrap.servers": config.kafka.bootstrap_servers,
         "group.id": group,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,

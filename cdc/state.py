@@ -1,4 +1,4 @@
-"""The schema `cdc` on a replica, and the rights of the role that works there.
+"""The schema `cdc` on a replica, and what the role that works there may do on the server.
 
 `schemas/replica.sql` installs version 1; every later version is a file of its own,
 `schemas/replica-2.sql` and so on, that leads there from the one before.
@@ -11,17 +11,21 @@ and `require` stops them by name.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from cdc import resources
+from cdc import resources, rights
 from cdc.config import Config, Replica
 from cdc.errors import NotReady
+from cdc.names import TableName
 from cdc.roles import Login, Role, role_steps
 from cdc.steps import Step
+from cdc.tables import Selection
 
 log = logging.getLogger(__name__)
 
@@ -29,13 +33,24 @@ log = logging.getLogger(__name__)
 VERSION = 4
 
 _RIGHTS = """
-SELECT has_database_privilege(%(role)s, current_database(), 'CREATE'),
+SELECT ARRAY(SELECT r FROM unnest(ARRAY['CONNECT', 'CREATE', 'TEMPORARY']) AS r
+              WHERE NOT has_database_privilege(%(role)s, current_database(), r)),
        has_parameter_privilege(%(role)s, 'session_replication_role', 'SET'),
        ARRAY(SELECT n.nspname::text FROM pg_namespace n
               WHERE n.nspname NOT LIKE 'pg\\_%%'
                 AND n.nspname NOT IN ('information_schema', 'cdc')
+                AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = n.oid AND d.deptype = 'e'
+                                   AND d.classid = 'pg_namespace'::regclass) -- an extension's
                 AND NOT (has_schema_privilege(%(role)s, n.oid, 'CREATE')
                          AND has_schema_privilege(%(role)s, n.oid, 'USAGE')) ORDER BY 1)
+"""
+
+#: Extensions that are lacking, may be had here, and that only a superuser may create.
+_EXTENSIONS = """
+SELECT DISTINCT v.name::text, to_regnamespace(quote_ident(w.schema)) IS NULL, w.schema
+  FROM unnest(%(names)s::text[], %(schemas)s::text[]) AS w (name, schema)
+  JOIN pg_available_extension_versions v ON v.name = w.name AND v.superuser AND NOT v.trusted
+ WHERE NOT EXISTS (SELECT FROM pg_extension e WHERE e.extname = w.name) ORDER BY 1
 """
 
 _SCHEMA = """
@@ -44,18 +59,47 @@ SELECT pg_get_userbyid(n.nspowner)::text, to_regclass('cdc.version') IS NOT NULL
 """
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the primary has that a replica shall have: tables with rows, partitioned ones, extensions.
+
+    An extension comes with its schema there.
+    """
+
+    tables: tuple[TableName, ...]
+    partitioned: tuple[TableName, ...]
+    extensions: Mapping[str, str]
+
+
+def wanted(primary: psycopg.Connection[Any], selection: Selection) -> Wanted:
+    """Read what the primary has beside the selected tables."""
+    extensions = primary.execute(
+        "SELECT e.extname::text, n.nspname::text FROM pg_extension e"
+        " JOIN pg_namespace n ON n.oid = e.extnamespace"
+    ).fetchall()
+    return Wanted(
+        tuple(t.name for t in selection.rows),
+        tuple(t.name for t in selection.partitioned),
+        dict(extensions),
+    )
+
+
 def steps(
-    conn: psycopg.Connection[Any], config: Config, replica: Replica, login: Login
-) -> list[Step]:
-    """Decide everything a replica still needs.
+    conn: psycopg.Connection[Any], config: Config, replica: Replica, login: Login, has: Wanted,
+    *, lock: bool,
+) -> list[Step]:  # fmt: skip
+    """Decide everything a replica still needs; with `lock` nobody else writes its tables.
 
     Raises NotReady when its schema `cdc` is somebody else's or newer than this program.
     """
     role = Role.read(conn, login.name)
+    found = version(conn)
     return [
         *role_steps(login, role),
         *_right_steps(conn, config, replica, login.name, role),
-        *_schema_steps(conn, login.name),
+        *(_extension_steps(conn, login.name, has) if config.bootstrap.schema == "all" else ()),
+        *_table_steps(conn, config, login.name, role, has, lock=lock, there=found is not None),
+        *_schema_steps(login.name, found),
     ]
 
 
@@ -115,19 +159,30 @@ def require(conn: psycopg.Connection[Any]) -> None:
         )
 
 
+def followed(conn: psycopg.Connection[Any], stream: str) -> set[TableName]:
+    """Read which tables the replica follows; there must be a schema `cdc`."""
+    rows = conn.execute(
+        "SELECT schema_name, table_name FROM cdc.tables WHERE stream = %s", [stream]
+    )
+    return {TableName(*row) for row in rows}
+
+
 def _right_steps(
     conn: psycopg.Connection[Any], config: Config, replica: Replica, name: str, role: Role | None
 ) -> list[Step]:
     found = conn.execute(_RIGHTS, {"role": name if role else "public"}).fetchone()
     assert found is not None
-    create, replication_role, schemas = found
+    database, replication_role, schemas = found
+    if config.bootstrap.schema == "none":
+        database = [right for right in database if right != "CREATE"]
     to = sql.Identifier(name)
     steps = []
-    if not create and config.bootstrap.schema != "none":
+    if database:
+        # CREATE is for schemas, TEMPORARY for the tables that rows pass through.
         steps.append(Step(
-            f"role {name}: may create schemas",
-            sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(
-                sql.Identifier(conn.info.dbname), to),
+            f"role {name}: granted {', '.join(database)} on the database",
+            sql.SQL("GRANT {} ON DATABASE {} TO {}").format(
+                sql.SQL(", ").join(map(sql.SQL, database)), sql.Identifier(conn.info.dbname), to),
         ))  # fmt: skip
     if schemas and config.bootstrap.schema != "none":
         steps.append(Step(
@@ -145,8 +200,44 @@ def _right_steps(
     return steps or [Step(f"role {name}: rights already there")]
 
 
-def _schema_steps(conn: psycopg.Connection[Any], owner: str) -> list[Step]:
-    found = version(conn)
+def _extension_steps(conn: psycopg.Connection[Any], owner: str, has: Wanted) -> Iterator[Step]:
+    """Create those of the primary's extensions that bootstrap's role may not create by itself."""
+    given = {"names": [*has.extensions], "schemas": [*has.extensions.values()]}
+    made = set[str]()
+    for name, absent, schema in conn.execute(_EXTENSIONS, given):
+        if absent and schema not in made:
+            made.add(schema)
+            yield Step(f"schema {schema}: created", sql.SQL("CREATE SCHEMA {} AUTHORIZATION {}").format(
+                sql.Identifier(schema), sql.Identifier(owner)))  # fmt: skip
+        yield Step(
+            f"extension {name}: created",
+            sql.SQL("CREATE EXTENSION {} WITH SCHEMA {} CASCADE").format(
+                sql.Identifier(name), sql.Identifier(schema)
+            ),
+        )
+
+
+def _table_steps(
+    conn: psycopg.Connection[Any], config: Config, name: str, role: Role | None, has: Wanted,
+    *, lock: bool, there: bool,
+) -> Iterator[Step]:  # fmt: skip
+    """Let the role write tables that it did not make, and with `lock` nobody else.
+
+    Such are those it follows, and where bootstrap makes none, those that shall be replicated. Any other
+    table of that name may be in use by somebody.
+    """
+    ours = set(has.tables)
+    if config.bootstrap.schema != "none":
+        ours &= followed(conn, config.name) if there else set()
+    yield from rights.grant_steps(
+        name, rights.lacking(conn, name if role else "public", sorted(ours))
+    )
+    if lock:
+        above = has.partitioned if ours else ()
+        yield from rights.lock_steps(conn, name, (*sorted(ours), *above))
+
+
+def _schema_steps(owner: str, found: int | None) -> list[Step]:
     if found is not None and found > VERSION:
         raise NotReady(
             f"the schema cdc has version {found}; this program knows versions up to {VERSION}",

@@ -9,7 +9,6 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (
-    AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
@@ -18,8 +17,13 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from cdc import brokers as kafka
+from cdc.brokers import Admin
 from cdc.config import Config
-from cdc.errors import NotReady, PositionLost, Unreachable
+from cdc.errors import NotReady, PositionLost
+
+#: The brokers' setting by which topics come into being unasked.
+AUTO_CREATE = "auto.create.topics.enable"
 
 #: Seconds Kafka has to answer one administrative request.
 TIMEOUT = 10.0
@@ -28,8 +32,6 @@ _ABSENT = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)  # noqa:
 _REFUSED = (
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    KafkaError._AUTHENTICATION,  # noqa: SLF001 -- as above
-    KafkaError.SASL_AUTHENTICATION_FAILED,
 )
 
 
@@ -45,7 +47,7 @@ class TopicInfo:
 def brokers(config: Config) -> int:
     """Return how many brokers the cluster has; raises as `describe` where Kafka does not say."""
     with _admin(config) as admin:
-        return len(admin.list_topics(timeout=TIMEOUT).brokers)
+        return len(admin.answer(admin.describe_cluster(request_timeout=TIMEOUT)).nodes)
 
 
 def exists(config: Config) -> bool:
@@ -87,7 +89,7 @@ def policy(config: Config) -> Policy | None:
     with _admin(config) as admin:
         answer = admin.describe_topics(TopicCollection([config.topic]), request_timeout=TIMEOUT)
         try:
-            partitions = answer[config.topic].result().partitions
+            partitions = admin.answer(answer[config.topic]).partitions
         except KafkaException as error:
             if error.args[0].code() in _ABSENT:
                 return None
@@ -99,6 +101,15 @@ def policy(config: Config) -> Policy | None:
         min(len(p.isr) for p in partitions),
         {name: str(entry.value) for name, entry in entries.items()},
     )
+
+
+def made_unasked(config: Config) -> bool:
+    """Tell whether the brokers make a topic that somebody asks about; raises as `describe`."""
+    with _admin(config) as admin:
+        broker = next(iter(admin.list_topics(timeout=TIMEOUT).brokers))
+        resource = ConfigResource(ResourceType.BROKER, str(broker))
+        answer = admin.describe_configs([resource], request_timeout=TIMEOUT)
+        return bool(answer[resource].result()[AUTO_CREATE].value == "true")
 
 
 def settings(config: Config) -> dict[str, str]:
@@ -151,7 +162,7 @@ def delete(config: Config) -> bool:
     with _admin(config) as admin:
         if _describe(admin, config) is None:
             return False
-        admin.delete_topics([config.topic], request_timeout=TIMEOUT)[config.topic].result()
+        admin.answer(admin.delete_topics([config.topic], request_timeout=TIMEOUT)[config.topic])
     return True
 
 
@@ -159,7 +170,7 @@ def forget_group(config: Config, group: str) -> bool:
     """Delete a consumer group's offsets; return False when there is no such group."""
     with _admin(config) as admin:
         try:
-            admin.delete_consumer_groups([group], request_timeout=TIMEOUT)[group].result()
+            admin.answer(admin.delete_consumer_groups([group], request_timeout=TIMEOUT)[group])
         except KafkaException as error:
             if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
                 return False
@@ -168,35 +179,29 @@ def forget_group(config: Config, group: str) -> bool:
 
 
 @contextlib.contextmanager
-def _admin(config: Config) -> Iterator[AdminClient]:
+def _admin(config: Config) -> Iterator[Admin]:
     """Give an administrative client; turn its errors into ours."""
-    servers = config.kafka.bootstrap_servers
+    admin = Admin(config)
     try:
-        # librdkafka prints "connection refused" lines by itself; the error below says it once.
-        yield AdminClient({"log_level": 2, **config.kafka.options, "bootstrap.servers": servers})
+        yield admin
     except KafkaException as error:
         cause = error.args[0]
         if cause.code() in _REFUSED:
             raise NotReady(
-                f"Kafka at {servers} refuses us: {cause.str()}",
+                f"Kafka at {config.kafka.bootstrap_servers} refuses us: {cause.str()}",
                 safe="nothing was changed",
-                next="allow describe, create and alter-configs on the topic, and check the "
-                "credentials in kafka.options",
+                next="allow describe, create and alter-configs on the topic to whom kafka.options "
+                "names",
                 topic=config.topic,
             ) from error
-        raise Unreachable(
-            f"Kafka at {servers} does not answer: {cause.str()}",
-            safe="nothing was changed",
-            next="check kafka.bootstrap_servers, that a broker runs, and its TLS and SASL settings "
-            "in kafka.options",
-            topic=config.topic,
-        ) from error
+        admin.poll(0)
+        raise kafka.unreachable(config, admin.said, cause.str()) from error
 
 
-def _describe(admin: AdminClient, config: Config) -> TopicInfo | None:
+def _describe(admin: Admin, config: Config) -> TopicInfo | None:
     answer = admin.describe_topics(TopicCollection([config.topic]), request_timeout=TIMEOUT)
     try:
-        topic = answer[config.topic].result()
+        topic = admin.answer(answer[config.topic])
     except KafkaException as error:
         if error.args[0].code() in _ABSENT:
             return None
@@ -204,7 +209,7 @@ def _describe(admin: AdminClient, config: Config) -> TopicInfo | None:
     return TopicInfo(topic.name, str(topic.topic_id), len(topic.partitions))
 
 
-def _create(admin: AdminClient, config: Config, wanted: dict[str, str]) -> None:
+def _create(admin: Admin, config: Config, wanted: dict[str, str]) -> None:
     new = NewTopic(
         config.topic,
         num_partitions=1,
@@ -212,7 +217,7 @@ def _create(admin: AdminClient, config: Config, wanted: dict[str, str]) -> None:
         config=wanted,
     )
     try:
-        admin.create_topics([new], request_timeout=TIMEOUT)[config.topic].result()
+        admin.answer(admin.create_topics([new], request_timeout=TIMEOUT)[config.topic])
     except KafkaException as error:
         cause = error.args[0]
         if cause.code() == KafkaError.TOPIC_ALREADY_EXISTS:
@@ -228,7 +233,7 @@ def _create(admin: AdminClient, config: Config, wanted: dict[str, str]) -> None:
         raise
 
 
-def _drift(admin: AdminClient, config: Config, wanted: dict[str, str]) -> dict[str, str]:
+def _drift(admin: Admin, config: Config, wanted: dict[str, str]) -> dict[str, str]:
     """Return the settings that differ from `wanted`, with the value found."""
     entries = _entries(admin, config)
     return {
@@ -238,10 +243,10 @@ def _drift(admin: AdminClient, config: Config, wanted: dict[str, str]) -> dict[s
     }
 
 
-def _entries(admin: AdminClient, config: Config) -> dict[str, ConfigEntry]:
+def _entries(admin: Admin, config: Config) -> dict[str, ConfigEntry]:
     resource = ConfigResource(ResourceType.TOPIC, config.topic)
     answer = admin.describe_configs([resource], request_timeout=TIMEOUT)
-    return dict(answer[resource].result())
+    return dict(admin.answer(answer[resource]))
 
 
 def _inherited(entry: Any) -> bool:
@@ -249,7 +254,7 @@ def _inherited(entry: Any) -> bool:
     return bool(entry.source != ConfigSource.DYNAMIC_TOPIC_CONFIG.value)
 
 
-def _alter(admin: AdminClient, config: Config, values: dict[str, str]) -> None:
+def _alter(admin: Admin, config: Config, values: dict[str, str]) -> None:
     resource = ConfigResource(
         ResourceType.TOPIC,
         config.topic,
@@ -258,4 +263,4 @@ def _alter(admin: AdminClient, config: Config, values: dict[str, str]) -> None:
             for name, value in values.items()
         ],
     )
-    admin.incremental_alter_configs([resource], request_timeout=TIMEOUT)[resource].result()
+    admin.answer(admin.incremental_alter_configs([resource], request_timeout=TIMEOUT)[resource])

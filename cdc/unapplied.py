@@ -8,9 +8,10 @@ import time
 from collections.abc import Iterator
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from cdc import events, source
+from cdc.brokers import Reader
 from cdc.config import Config
 from cdc.errors import MalformedRecord, Unreachable
 from cdc.events import Begin, Change, End, Event
@@ -31,7 +32,7 @@ class Log:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._consumer: Consumer | None = None
+        self._consumer: Reader | None = None
         self._at = TopicPartition(config.topic, PARTITION)
         self._looked: dict[str, tuple[int, int, First | None]] = {}
         self._last: tuple[int, Cut | None] = (0, None)  # known up to there
@@ -39,8 +40,8 @@ class Log:
     def end(self) -> int:
         """Return the offset that the topic's next record will get; Unreachable."""
         with self._errors():
-            _low, high = self._open().get_watermark_offsets(self._at, timeout=PATIENCE)
-        return int(high)
+            _low, high = self._open().ends(self._at, PATIENCE)
+        return high
 
     def first(self, replica: str, next_offset: int, applied_lsn: int, end: int) -> First | None:
         """Return the first transaction at or behind `next_offset` that was not applied; Unreachable.
@@ -112,53 +113,38 @@ class Log:
                     if (error := message.error()) is not None:
                         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 -- the library's spelling of a public code
                             return
-                        raise self._unreachable(error.str())
+                        raise consumer.trouble(error.str())
                     taken, offset = taken + 1, (message.offset() or 0) + 1
                     yield message
         finally:
             consumer.unassign()  # or it would go on fetching what nobody reads
 
-    def _open(self) -> Consumer:
+    def _open(self) -> Reader:
         if self._consumer is None:
-            self._consumer = Consumer(
+            self._consumer = Reader(
+                self._config,
                 {
-                    "log_level": 2,
-                    **self._config.kafka.options,
-                    "bootstrap.servers": self._config.kafka.bootstrap_servers,
                     "group.id": "cdc-look",
-                    "enable.auto.commit": False,
-                    "auto.offset.reset": "error",
-                    "isolation.level": "read_committed",
-                    "allow.auto.create.topics": False,
                     "enable.partition.eof": True,
                     "fetch.wait.max.ms": 50,
                     "session.timeout.ms": 1000,  # never in a group: only what closing may take
                     "queued.max.messages.kbytes": 2048,
-                    "error_cb": lambda _error: None,
-                }
+                },
             )
         return self._consumer
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         """Turn the client's errors into ours; the next look begins with a fresh client."""
+        consumer = self._open()
         try:
             yield
         except KafkaException as error:
             self.close()
-            raise self._unreachable(error.args[0].str()) from error
+            raise consumer.trouble(error.args[0].str()) from error
         except Unreachable:
             self.close()
             raise
-
-    def _unreachable(self, what: str) -> Unreachable:
-        servers = self._config.kafka.bootstrap_servers
-        return Unreachable(
-            f"Kafka at {servers} does not answer: {what}",
-            safe="nothing was changed",
-            next="check that a broker runs and that the topic may be read",
-            topic=self._config.topic,
-        )
 
     def close(self) -> None:
         if self._consumer is not None:

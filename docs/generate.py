@@ -50,9 +50,9 @@ One TOML file, `cdc.toml` in the current directory, or what `-c` or `CDC_CONFIG`
 `make docs` from [`cdc.example.toml`](../cdc.example.toml).
 
 An unknown key is an error that names the closest known one. `${NAME}` is replaced from the
-environment. Durations are written `"500ms"`, `"30s"`, `"5m"`, `"7d"`; sizes `"512KiB"`, `"8MiB"`.
-Relative paths are relative to the file. Database passwords never stand in it: libpq finds them
-through `passfile`, `service` or `PGPASSWORD`.
+environment, or by what stands in the file that `NAME_FILE` names there. Durations are written `"500ms"`,
+`"30s"`, `"5m"`, `"7d"`; sizes `"512KiB"`, `"8MiB"`. Relative paths are relative to the file. Database
+passwords never stand in it: libpq finds them through `passfile`, `service` or `PGPASSWORD`.
 """
 
 

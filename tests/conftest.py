@@ -11,6 +11,7 @@ from pathlib import Path
 
 import harness
 import hypothesis
+import least
 import leftovers
 import pytest
 
@@ -28,8 +29,13 @@ _shared = ExitStack()
 
 
 def pytest_configure() -> None:
-    """Take the stack down when a run is terminated, as when it is interrupted."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Take the stack down when a run is terminated, as when it is interrupted.
+
+    SIGINT too is taken back: a shell's background job is started with it ignored, and so would be
+    every program that a test interrupts.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -57,6 +63,16 @@ def _clear(listed: Path) -> None:
 def pytest_unconfigure() -> None:
     """Take down what the workers shared."""
     _shared.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what is about an administrator where the run has none."""
+    if least.LEAST:
+        for item in items:
+            if item.get_closest_marker("administrator"):
+                item.add_marker(
+                    pytest.mark.skip(reason="about an administrator, and there is none")
+                )
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, LiteralString
 
+import least
 import leftovers
 import psycopg
 import requests
@@ -158,12 +159,21 @@ class Stack:
 
 @dataclasses.dataclass(slots=True)
 class Stream:
-    """A stream of its own on the shared stack: databases, topic, connector, slot, roles."""
+    """A stream of its own on the shared stack: databases, topic, connector, slot, roles.
+
+    `least`: its roles are no superuser's, and nobody is its administrator (`least.py`).
+    """
 
     stack: Stack
     folder: Path
     name: str = dataclasses.field(default_factory=lambda: f"t{secrets.token_hex(4)}")
     daemons: list[subprocess.Popen[bytes]] = dataclasses.field(default_factory=list)
+    least: bool = least.LEAST
+
+    @property
+    def role(self) -> str:
+        """The role of the daemon and the commands, on every end."""
+        return least.role(self.name) if self.least else "cdc"
 
     @property
     def config(self) -> Path:
@@ -201,7 +211,12 @@ class Stream:
         stdin: str | None = None,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command of the program with this stream's configuration."""
+        """Run a command of the program with this stream's configuration.
+
+        Where roles are the least, a DBA comes before `cdc setup`.
+        """
+        if self.least and args[0] == "setup" and "--print" not in args:
+            self.administered(*args)
         return run(
             "-c",
             self.config,
@@ -212,6 +227,28 @@ class Stream:
             stdin=stdin,
             env=env,
         )
+
+    def administered(self, *args: str | Path) -> None:
+        """Let a DBA carry out what `cdc setup`, with these arguments, prints for him."""
+        asked = list(args)
+        given = self.config
+        if "-c" in asked:
+            given = Path(asked.pop(asked.index("-c") + 1))
+            asked.remove("-c")
+        theirs = self.folder / "dba.toml"
+        text = given.read_text(encoding="utf-8")
+        ends = {end: self.dsn(end) for end in self.stack.ends}
+        theirs.write_text(least.administered(text, ends), encoding="utf-8")
+        printed = run("-c", theirs, *asked, "--print", cwd=self.folder, check=False)
+        if printed.returncode == 0:  # else `cdc setup` itself is refused, which a test may be about
+            self.carry_out(printed.stdout)
+
+    def carry_out(self, printed: str) -> None:
+        """Execute as a DBA what a command has printed for him."""
+        ends = {end: self.dsn(end) for end in self.stack.ends}
+        known = least.passwords(self.folder, self.stack.config.parent, self.name)
+        ((version,),) = self.sql("primary", "SELECT current_setting('server_version_num')::int")
+        least.carry_out(printed, self.folder, ends, known, version)
 
     def verify(self, *args: str | Path) -> subprocess.CompletedProcess[str]:
         """Run `cdc-verify` with this stream's configuration, whatever it exits with."""
@@ -282,16 +319,19 @@ class Stream:
     def create(self) -> None:
         """Create the databases and the configuration, which is the stack's under another name."""
         for end, dsn in self.stack.ends.items():
-            owner = sql.Identifier("postgres" if end == "primary" else "cdc")
-            rows(
-                dsn, sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(self.name), owner)
-            )
+            ours = self.least or end == "primary"
+            owner = sql.Identifier("postgres" if ours else "cdc")
+            database = sql.Identifier(self.name)
+            rows(dsn, sql.SQL("CREATE DATABASE {} OWNER {}").format(database, owner))
+            if self.least:  # whoever is to come in is let in by what is printed
+                rows(dsn, sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
         text = self.stack.config.read_text(encoding="utf-8")
         text = re.sub(r'^name = "app"$', f'name = "{self.name}"', text, flags=re.MULTILINE)
         text = re.sub(r"^state_dir = .*$", 'state_dir = "state"', text, flags=re.MULTILINE)
-        self.config.write_text(
-            text.replace("dbname=app ", f"dbname={self.name} "), encoding="utf-8"
-        )
+        text = text.replace("dbname=app ", f"dbname={self.name} ")
+        if self.least:
+            text = least.configured(text, self.folder, self.name)
+        self.config.write_text(text, encoding="utf-8")
 
     def remove(self) -> None:
         """Take everything of this stream away, whatever a test did to it."""
@@ -328,10 +368,10 @@ def edit(stream: Stream, pattern: str, replacement: str) -> None:
 
 
 @contextlib.contextmanager
-def stream(stack: Stack, folder: Path) -> Iterator[Stream]:
-    """Give a fresh stream and take it away afterwards."""
+def stream(stack: Stack, folder: Path, *, least_roles: bool = False) -> Iterator[Stream]:
+    """Give a fresh stream and take it away afterwards; with `least_roles` whatever the run is."""
     folder.mkdir(parents=True, exist_ok=True)
-    fresh = Stream(stack, folder)
+    fresh = Stream(stack, folder, least=least_roles or least.LEAST)
     with leftovers.listed("stream", folder):
         try:
             fresh.create()

@@ -124,7 +124,7 @@ class Watcher:
         self._rules = rules(config)
         self._boxes = [errand.name for errand in errands if errand.notices]
         self._couriers = [Courier(errand, kept, clock) for errand in errands]
-        self._connect = Connect(config.connect.url, patience=0, timeout=_CONNECT_TIMEOUT)
+        self._connect = Connect(config.connect, patience=0, timeout=_CONNECT_TIMEOUT)
         self._silences: tuple[Silence, ...] = ()
         self._trouble: str | None = None
         self.healing = Healing()

@@ -73,7 +73,7 @@ class Site:
     def __init__(self, config: Config, replica: str | None = None) -> None:
         self.config = config
         self.replica = replica
-        self.connect = Connect(config.connect.url, patience=0, timeout=TIMEOUT)
+        self.connect = Connect(config.connect, patience=0, timeout=TIMEOUT)
         self._sessions: dict[str, psycopg.Connection[Any] | Unreachable] = {}
         self._selection: Selection | None = None
 

@@ -4,92 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cdc import catalog, state
 from cdc.catalog import Obstacle
 from cdc.check.finding import ADVICE, DELAYS, LOSES, Finding, Hit, Look, Site, finding
-from cdc.errors import NotReady
 from cdc.names import TableName, quoted
 from cdc.verify import likeness, shape
 from cdc.verify.likeness import Mismatch
+from cdc.verify.shape import Shape
 
 #: What a look at shapes waits for somebody who holds a table for himself.
 _PATIENT = {"lock_timeout": "5s"}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class State:
-    """The schema `cdc` and the rights of the role that writes; `version` is None before setup."""
-
-    role: str
-    version: int | None
-    foreign: str | None
-    lacking: tuple[tuple[str, str], ...]
-
-
-_LACKING = """
-SELECT kind, what FROM (
-  SELECT 1, 'parameter', 'session_replication_role'
-   WHERE %(session)s AND NOT has_parameter_privilege('session_replication_role', 'SET')
-  UNION ALL
-  SELECT 2, lower(r), format('%%I.%%I', n.nspname, c.relname)
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-   CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) AS r
-   WHERE c.relkind = 'r' AND NOT has_table_privilege(c.oid, r)
-     AND (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::text[], %(names)s::text[]))
-) AS l (place, kind, what) ORDER BY place, what, kind
-"""
-
-
-def read_state(site: Site) -> State:
-    conn = site.here()
-    names = [t.name for t in site.selection().rows]
-    foreign, version = None, None
-    try:
-        version = state.version(conn)
-    except NotReady as error:
-        foreign = error.what
-    assert site.replica is not None
-    lacking = conn.execute(
-        _LACKING,
-        {
-            "session": site.config.replica(site.replica).triggers == "session",
-            "schemas": [n.schema for n in names],
-            "names": [n.name for n in names],
-        },
-    )
-    return State(conn.info.user, version, foreign, tuple(lacking))
-
-
-@finding(
-    "replica-schema", DELAYS, "The daemon keeps its position in the schema cdc of this version."
-)
-def schema(found: State) -> Iterator[Hit]:
-    if found.foreign is not None:
-        yield Hit(found.foreign, "rename that schema, then run `cdc setup`")
-    elif found.version is None:
-        yield Hit("there is no schema cdc", "run `cdc setup`")
-    elif found.version != state.VERSION:
-        newer = found.version > state.VERSION
-        yield Hit(
-            f"the schema cdc has version {found.version}, this program works with {state.VERSION}",
-            "install a newer release of this program" if newer else "run `cdc setup`",
-        )
-
-
-@finding("replica-rights", DELAYS, "The daemon halts at the first change it may not write.")
-def rights(found: State) -> Iterator[Hit]:
-    role = quoted(found.role)
-    for kind, what in found.lacking:
-        if kind == "parameter":
-            yield Hit(
-                f"{found.role} may not set {what}", f"GRANT SET ON PARAMETER {what} TO {role}"
-            )
-        else:
-            yield Hit(f"{found.role} may not {kind} in {what}",
-                      f"GRANT {kind.upper()} ON {what} TO {role}")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -98,7 +25,9 @@ class Tables:
 
     `differing` is how one is not like the primary's, `refusing` are constraints that only the
     replica has, with the statement that drops each. `uncovered` are tables that it does not follow,
-    `absent` of those the ones that are not there; `filled` tells whether it follows any.
+    `absent` of those the ones that are not there; `filled` tells whether it follows any. `domains` are
+    refusing constraints of domains; `sorting` is how texts sort here and on the primary, with a column
+    and how many.
     """
 
     filled: bool
@@ -106,9 +35,9 @@ class Tables:
     obstacles: tuple[tuple[TableName, Obstacle], ...]
     differing: tuple[tuple[TableName, Mismatch], ...]
     refusing: tuple[tuple[TableName, str, str], ...]
+    domains: tuple[tuple[TableName, str, str], ...] = ()
+    sorting: tuple[tuple[str, str, str, int], ...] = ()
 
-
-_FOLLOWED = "SELECT schema_name, table_name FROM cdc.tables WHERE stream = %s"
 
 _CONSTRAINTS = """
 SELECT n.nspname, c.relname, k.conname, pg_get_constraintdef(k.oid)
@@ -120,12 +49,37 @@ SELECT n.nspname, c.relname, k.conname, pg_get_constraintdef(k.oid)
 """
 
 
+#: Constraints of the domains that values of the tables are of, however deep within a type.
+_DOMAINS = """
+WITH RECURSIVE used (oid) AS (
+  SELECT a.atttypid
+    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+   WHERE a.attnum > 0 AND NOT a.attisdropped
+     AND (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::text[], %(names)s::text[]))
+  UNION
+  SELECT x.oid FROM used u JOIN pg_type t ON t.oid = u.oid CROSS JOIN LATERAL (
+    SELECT t.typelem UNION ALL SELECT t.typbasetype
+    UNION ALL SELECT f.atttypid FROM pg_attribute f
+               WHERE f.attrelid = t.typrelid AND f.attnum > 0 AND NOT f.attisdropped
+    UNION ALL SELECT r.rngsubtype FROM pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)
+  ) AS x (oid) WHERE x.oid <> 0)
+SELECT n.nspname::text, t.typname::text, k.conname::text, pg_get_constraintdef(k.oid)
+  FROM used JOIN pg_type t ON t.oid = used.oid JOIN pg_namespace n ON n.oid = t.typnamespace
+  JOIN pg_constraint k ON k.contypid = t.oid AND k.contype = 'c'
+UNION ALL
+SELECT n.nspname::text, t.typname::text, '', 'NOT NULL'
+  FROM used JOIN pg_type t ON t.oid = used.oid JOIN pg_namespace n ON n.oid = t.typnamespace
+ WHERE t.typtype = 'd' AND t.typnotnull
+ ORDER BY 1, 2, 3
+"""
+
+
 def read_tables(site: Site) -> Tables:
     config, replica = site.config, site.replica
     assert replica is not None
     names = [t.name for t in site.selection().rows]
     fires = config.replica(replica).triggers == "disabled"
-    followed = {TableName(*row) for row in site.here().execute(_FOLLOWED, [config.name])}
+    followed = state.followed(site.here(), config.name)
     dsn, application = config.replica(replica).dsn, config.application_name(replica, "check")
     there = catalog.read(dsn, application, names, fires_triggers=fires)
     ours = shape.read(config.primary.dsn, application, there, _PATIENT)
@@ -150,7 +104,30 @@ def read_tables(site: Site) -> Tables:
             site.primary().execute(_CONSTRAINTS, given).fetchall(),
             site.here().execute(_CONSTRAINTS, given).fetchall(),
         ),
+        surplus(
+            site.primary().execute(_DOMAINS, given).fetchall(),
+            site.here().execute(_DOMAINS, given).fetchall(),
+        ),
+        sorting(ours, theirs),
     )
+
+
+def sorting(
+    ours: Mapping[TableName, Shape], theirs: Mapping[TableName, Shape]
+) -> tuple[tuple[str, str, str, int], ...]:
+    """Return how columns of one collation sort otherwise: here, on the primary, the first, how many."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name in sorted(ours.keys() & theirs.keys()):
+        for column in ours[name].columns:
+            there = theirs[name].column(column.name)
+            if (
+                there is None or there.collate != column.collate
+            ):  # told as a difference of the tables
+                continue
+            if there.collation and column.collation and there.collation != column.collation:
+                where = found.setdefault((there.collation, column.collation), [])
+                where.append(f"{name}.{quoted(column.name)}")
+    return tuple((*pair, where[0], len(where)) for pair, where in found.items())
 
 
 def surplus(
@@ -209,6 +186,61 @@ def constraint(found: Tables) -> Iterator[Hit]:
         )
 
 
+@finding("replica-domain", DELAYS, "It may refuse values that the primary has.")
+def domain(found: Tables) -> Iterator[Hit]:
+    for name, called, definition in found.domains:
+        drop = f"DROP CONSTRAINT {quoted(called)}" if called else "DROP NOT NULL"
+        yield Hit(
+            f"the domain {name} has {definition}, on the primary it has not",
+            f"ALTER DOMAIN {name} {drop}",
+        )
+
+
+@finding("replica-collation", ADVICE,
+         "Texts sort otherwise than on the primary, and where partitions are ranges of text or unequal texts "
+         "count as equal, a row may be refused.")  # fmt: skip
+def collation(found: Tables) -> Iterator[Hit]:
+    for here, there, column, count in found.sorting:
+        more = f" and {count - 1} more" if count > 1 else ""
+        yield Hit(
+            f"{column}{more} sorts by {here}, on the primary by {there}",
+            "make the database anew with the primary's locale provider and library version",
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Versions:
+    """What PostgreSQL the primary is and what the replica."""
+
+    primary: int
+    primary_told: str
+    replica: int
+    replica_told: str
+
+
+_VERSION = (
+    "SELECT current_setting('server_version_num')::int / 10000, current_setting('server_version')"
+)
+
+
+def read_versions(site: Site) -> Versions:
+    ours, theirs = (c.execute(_VERSION).fetchone() for c in (site.primary(), site.here()))
+    assert ours is not None
+    assert theirs is not None
+    return Versions(*ours, *theirs)
+
+
+@finding("replica-older", DELAYS,
+         "It may lack types, options and syntax that the primary has: bootstrap, or the first value of such a "
+         "type, is refused.")  # fmt: skip
+def older(found: Versions) -> Iterator[Hit]:
+    if found.replica < found.primary:
+        yield Hit(
+            f"it is PostgreSQL {found.replica_told}, the primary {found.primary_told}",
+            "upgrade the replica first, then the primary",
+        )
+
+
 @finding("replica-uncovered", DELAYS,
          "Its first change halts the replica; until then it lacks what the table holds.")  # fmt: skip
 def uncovered(found: Tables) -> Iterator[Hit]:
@@ -222,10 +254,9 @@ def uncovered(found: Tables) -> Iterator[Hit]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Followed:
-    """Of the tables that the replica follows: which are unlogged, and who else may write which."""
+    """Of the tables that the replica follows: which are unlogged."""
 
     unlogged: tuple[TableName, ...]
-    writers: tuple[tuple[str, int, TableName], ...] = ()
 
 
 _UNLOGGED = """
@@ -235,27 +266,10 @@ SELECT t.schema_name, t.table_name
  WHERE t.stream = %s AND c.relpersistence <> 'p' ORDER BY 1, 2
 """
 
-_WRITERS = """
-SELECT coalesce(nullif(a.grantee, 0)::regrole::text, 'PUBLIC'), count(DISTINCT c.oid),
-       min(t.schema_name), min(t.table_name)
-  FROM cdc.tables t JOIN pg_namespace n ON n.nspname = t.schema_name
-  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name
- CROSS JOIN aclexplode(c.relacl) a
- WHERE t.stream = %s AND a.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
-   AND a.grantee NOT IN (c.relowner, (SELECT oid FROM pg_roles WHERE rolname = current_user))
- GROUP BY 1 ORDER BY 1
-"""
-
 
 def read_followed(site: Site) -> Followed:
-    conn, stream = site.here(), site.config.name
-    return Followed(
-        tuple(TableName(*row) for row in conn.execute(_UNLOGGED, [stream])),
-        tuple(
-            (role, count, TableName(schema_, name))
-            for role, count, schema_, name in conn.execute(_WRITERS, [stream])
-        ),
-    )
+    rows = site.here().execute(_UNLOGGED, [site.config.name])
+    return Followed(tuple(TableName(*row) for row in rows))
 
 
 @finding("replica-unlogged", LOSES,
@@ -265,22 +279,9 @@ def unlogged(found: Followed) -> Iterator[Hit]:
         yield Hit(f"{name} is unlogged", f"ALTER TABLE {name} SET LOGGED, then run cdc-verify")
 
 
-@finding("replica-writers", ADVICE,
-         "What somebody else writes into a replicated table is lost or halts the replica; "
-         "cdc-verify names it.")  # fmt: skip
-def writers(found: Followed) -> Iterator[Hit]:
-    for role, count, first in found.writers:
-        more = "" if count == 1 else f" and {count - 1} more"
-        yield Hit(
-            f"{role} may write {first}{more}",
-            f"REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON {first} FROM {role}"
-            + (", and of the others" if count > 1 else ""),
-        )
-
-
 LOOKS: tuple[Look[Any], ...] = (
-    Look("replica", "schema cdc and rights", read_state, (schema, rights)),
     Look("replica", "its tables", read_tables,
-         (*OBSTACLES, table, constraint, uncovered)),
-    Look("replica", "the tables it follows", read_followed, (unlogged, writers)),
+         (*OBSTACLES, table, constraint, domain, collation, uncovered)),
+    Look("replica", "its version", read_versions, (older,)),
+    Look("replica", "the tables it follows", read_followed, (unlogged,)),
 )  # fmt: skip

@@ -13,8 +13,11 @@ from cdc.provision import Server
 #: Settings whose value in megabytes or milliseconds is -1 or 0 where there is no such limit.
 _NAMES = (
     "fsync", "full_page_writes", "max_wal_senders", "max_slot_wal_keep_size",
-    "idle_replication_slot_timeout", "wal_compression", "synchronized_standby_slots",
+    "idle_replication_slot_timeout", "wal_compression", "synchronized_standby_slots", "wal_keep_size",
 )  # fmt: skip
+
+#: Seconds over which log is averaged at least: a server that has just started says little.
+_LONG_ENOUGH = 3600
 
 _FACTS = """
 SELECT pg_backend_pid(),
@@ -25,7 +28,9 @@ SELECT pg_backend_pid(),
        (SELECT array_agg(c.collname::text ORDER BY 1) FROM pg_collation c
          WHERE c.collversion <> pg_collation_actual_version(c.oid)),
        (SELECT d.datcollversion <> pg_database_collation_actual_version(d.oid)
-          FROM pg_database d WHERE d.datname = current_database())
+          FROM pg_database d WHERE d.datname = current_database()),
+       (SELECT wal_bytes::float8 / greatest(extract(epoch FROM clock_timestamp() - stats_reset), %(long)s)
+          FROM pg_stat_wal)
 """
 
 
@@ -36,7 +41,8 @@ class Facts:
     `told_pid` is the process that the connection was told it has, `pid` the one that answers.
     `pinned` are the settings of this very session. `senders` counts walsenders, `standbys` slots of
     physical standbys. `collations` are those whose library has another version than when they were
-    made.
+    made. `log_rate` is the bytes of log it writes in a second, on average, `outage` the seconds for which
+    Kafka keeps what a replica has not read.
     """
 
     primary: bool
@@ -48,14 +54,20 @@ class Facts:
     senders: int
     standbys: int
     collations: tuple[str, ...]
+    log_rate: float = 0.0
+    outage: float = 0.0
 
 
 def read(site: Site) -> Facts:
     conn = site.here()
-    names = {"names": list(_NAMES), "pinned": [name.lower() for name in postgres.PINNED]}
-    row = conn.execute(_FACTS, names).fetchone()
+    given = {
+        "names": list(_NAMES),
+        "pinned": [name.lower() for name in postgres.PINNED],
+        "long": _LONG_ENOUGH,
+    }
+    row = conn.execute(_FACTS, given).fetchone()
     assert row is not None
-    pid, settings, pinned, senders, standbys, collations, database = row
+    pid, settings, pinned, senders, standbys, collations, database, log_rate = row
     return Facts(
         site.replica is None,
         provision.server(conn, site.config),
@@ -66,6 +78,8 @@ def read(site: Site) -> Facts:
         senders,
         standbys,
         (*(collations or ()), *(["the database's own"] if database else [])),
+        float(log_rate),
+        float(site.config.kafka.topic.retention),
     )
 
 
@@ -132,6 +146,24 @@ def pooler(found: Facts) -> Iterator[Hit]:
         )
 
 
+@finding("slot-outage", DELAYS,
+         "Kafka keeps the stream for so long, the primary does not: when Kafka or Kafka Connect stands still, the "
+         "slot is lost before the topic's retention is over, and every replica must be filled anew.")  # fmt: skip
+def slot_outage(found: Facts) -> Iterator[Hit]:
+    limit = int(found.settings["max_slot_wal_keep_size"])
+    if limit < 0:
+        return
+    kept = max(limit, int(found.settings["wal_keep_size"])) << 20
+    lasts = kept / found.log_rate if found.log_rate else found.outage
+    if lasts < found.outage:
+        yield Hit(
+            f"{kept >> 20} MB of log (max_slot_wal_keep_size, wal_keep_size) are written in "
+            f"{lasts / 3600:.1f} h; kafka.topic.retention is {found.outage / 3600:.1f} h",
+            f"ALTER SYSTEM SET max_slot_wal_keep_size = '{int(found.outage * found.log_rate) // (1 << 20) + 1}MB' "
+            "if the disk holds that; SELECT pg_reload_conf()",
+        )
+
+
 @finding("slot-limit", ADVICE,
          "Capture that stands still for longer loses its slot, and every replica must be filled "
          "anew.")  # fmt: skip
@@ -191,7 +223,7 @@ def collation_version(found: Facts) -> Iterator[Hit]:
 #: Of both ends, then of the primary alone.
 BOTH: tuple[Finding[Facts], ...] = (version, encoding, standby, fsync, pooler, collation_version)
 PRIMARY: tuple[Finding[Facts], ...] = (
-    wal_level, slots_left, senders_left, slot_limit, slot_idle_timeout, wal_compression,
+    wal_level, slots_left, senders_left, slot_outage, slot_limit, slot_idle_timeout, wal_compression,
     failover_slots,
 )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from cdc import guard
 from cdc.check import audit, registry
 from cdc.config import Config
 from cdc.errors import NotReady
@@ -38,6 +39,6 @@ def look(config: Config, replica: str) -> None:
             ),
             safe="nothing was applied; the replica is as of its position",
             next="; ".join(f.fix for f in losing)
-            + '; then start again. Or accept it by its name: [check] accept = ["…"]',
+            + f"; then start again. Or {guard.acceptance(f.name for f in losing)}",
             replica=replica,
         )

@@ -124,7 +124,31 @@ def few_copies(found: Facts) -> Iterator[Hit]:
         )
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Brokers:
+    """The brokers' own settings; `made_unasked`: a topic comes into being when it is asked about."""
+
+    topic: str
+    made_unasked: bool
+
+
+def read_brokers(site: Site) -> Brokers:
+    return Brokers(site.config.topic, topic.made_unasked(site.config))
+
+
+@finding("topic-unasked", ADVICE,
+         "Were the topic deleted, the connector would make another one with the brokers' defaults and "
+         "go on: what it writes there the primary forgets, and every replica must be filled anew.")  # fmt: skip
+def unasked(found: Brokers) -> Iterator[Hit]:
+    if found.made_unasked:
+        yield Hit(
+            f"{topic.AUTO_CREATE} is true, so {found.topic} would come back by itself",
+            f"{topic.AUTO_CREATE}=false in the settings of every broker, and restart them",
+        )
+
+
 LOOKS: tuple[Look[Any], ...] = (
     Look("kafka", "the topic", read,
          (absent, partitions, compacted, retention, size, copies, unclean, in_sync, few_copies)),
+    Look("kafka", "the brokers", read_brokers, (unasked,)),
 )  # fmt: skip

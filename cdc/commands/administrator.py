@@ -19,6 +19,8 @@ def session(
 ) -> Iterator[psycopg.Connection[Any]]:
     """Open a session on a replica, or on the primary, as `given`, else admin_dsn, else dsn says."""
     end = config.replica(replica) if replica else config.primary
+    if given is not None:
+        postgres.parts(given, "--admin-dsn")
     dsn = given or end.admin_dsn or end.dsn
     name = config.application_name(replica or "primary", command)
     with postgres.connect(dsn, name, autocommit=True) as conn:

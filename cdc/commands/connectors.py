@@ -47,7 +47,7 @@ def connectors(said: Common) -> None:
 def diff(said: Common) -> int:
     """Show how Connect's configuration differs from the files; exit 1 when it does."""
     config = said.load()
-    connect = Connect(config.connect.url)
+    connect = Connect(config.connect)
     wanted = definitions.render(config, _keys(config))
     found = _compare(connect, wanted)
     if found is None:
@@ -65,7 +65,7 @@ def diff(said: Common) -> int:
 def apply(said: Common, dry_run: bool) -> None:
     """Create the connector or change it to what the files say; wait until it runs."""
     config = said.load()
-    connect = Connect(config.connect.url)
+    connect = Connect(config.connect)
     wanted = definitions.render(config, _keys(config))
     found = _compare(connect, wanted)
     if not dry_run and found != ():
@@ -91,7 +91,7 @@ def apply(said: Common, dry_run: bool) -> None:
 def status(said: Common) -> int:
     """Show the states of connector and tasks; exit 1 unless all run."""
     config = said.load()
-    found = _health(Connect(config.connect.url), config.connector)
+    found = _health(Connect(config.connect), config.connector)
     emit(said, {"connector": config.connector, "running": found.running, **dataclasses.asdict(found)},
          "\n".join([f"connector {config.connector}: {found}", *found.traces]))  # fmt: skip
     return 0 if found.running else 1
@@ -103,7 +103,7 @@ def status(said: Common) -> int:
 def restart(said: Common, dry_run: bool) -> None:
     """Restart connector and tasks; wait until they run. Nothing is lost by it."""
     config = said.load()
-    connect = Connect(config.connect.url)
+    connect = Connect(config.connect)
     found = _health(connect, config.connector)
     if not dry_run:
         connect.restart(config.connector)
@@ -124,7 +124,7 @@ def restart(said: Common, dry_run: bool) -> None:
 def delete(said: Common, offsets: bool, dry_run: bool) -> None:
     """Delete the connector. The replication slot stays, and so do the offsets without --offsets."""
     config = said.load()
-    connect = Connect(config.connect.url)
+    connect = Connect(config.connect)
     if offsets and not dry_run:
         forget(connect, config.connector)
     there = (

@@ -23,12 +23,16 @@ from cdc.errors import UsageError
 )
 @click.option("--kafka", metavar="SERVERS", help="Brokers, host:port, comma-separated.")
 @click.option("--connect", metavar="URL", help="Where Kafka Connect's REST interface answers.")
+@click.option("--kafka-option", "kafka_options", multiple=True, metavar="NAME=VALUE", help="A setting of librdkafka, "
+              "for TLS and SASL; a secret as '${NAME}'. May be repeated.")  # fmt: skip
+@click.option("--connect-option", "connect_options", multiple=True, metavar="KEY=VALUE", help="user, password, ca, "
+              "certificate or key, for Kafka Connect; the password as '${NAME}'. May be repeated.")  # fmt: skip
 @click.option("--tables", multiple=True, metavar="PATTERN", help="What is replicated; may be repeated.  "
               "[default: every schema that has tables]")  # fmt: skip
 @common
 def init(
     said: Common, *, name: str | None, primary: str | None, kafka: str | None, connect: str | None,
-    tables: tuple[str, ...],
+    kafka_options: tuple[str, ...], connect_options: tuple[str, ...], tables: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Look at primary, Kafka, Kafka Connect and replicas, and write cdc.toml for them.
 
@@ -43,7 +47,8 @@ def init(
     kafka = kafka or _asked("Kafka's brokers, host:port,…", "--kafka")
     connect = connect or _asked("Kafka Connect's address, http://…", "--connect")
     replicas = said.replicas or (f"r1={_asked('the connection string of replica r1', '-r')}",)
-    given = Given(draft.named(name, primary), primary, kafka, connect, _replicas(replicas), tables)
+    given = Given(draft.named(name, primary), primary, kafka, connect, _replicas(replicas), tables,
+                  _pairs("--kafka-option", kafka_options), _pairs("--connect-option", connect_options))  # fmt: skip
     seen = draft.look(draft.checked(given, path))
     text = draft.text(given, seen)
     config = draft.decoded(text, path)
@@ -62,6 +67,14 @@ def _asked(what: str, option: str) -> str:
         raise UsageError(f"{option} is needed, and nobody is there to be asked",
                          safe=NOTHING_CHANGED, next=f"give {option}: {what}")  # fmt: skip
     return str(click.prompt(what, err=True))
+
+
+def _pairs(option: str, given: tuple[str, ...]) -> dict[str, str]:
+    found = dict(text.partition("=")[::2] for text in given)
+    if any(not name or not value for name, value in found.items()):
+        raise UsageError(f"{option} is not of the form NAME=VALUE", safe=NOTHING_CHANGED,
+                         next=f"write {option} NAME=VALUE")  # fmt: skip
+    return found
 
 
 def _replicas(given: tuple[str, ...]) -> dict[str, str]:

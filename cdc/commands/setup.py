@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -15,8 +15,9 @@ from cdc.commands.options import Common, common, emit, note
 from cdc.config import Config
 from cdc.errors import CdcError, NotReady, SchemaMismatch
 from cdc.provision import Server
+from cdc.state import Wanted
 from cdc.steps import Step
-from cdc.tables import Selection
+from cdc.tables import Selection, Table
 
 Plan = Callable[[], list[Step]]
 
@@ -51,11 +52,13 @@ class Work:
 )
 @click.option("--admin-dsn", metavar="DSN", help="Who does it: a superuser of the primary, or with "
               "one -r of that replica.  [default: admin_dsn of the configuration, else dsn]")  # fmt: skip
+@click.option("--no-lock", is_flag=True, help="Leave others the right to write the replicas' tables.")  # fmt: skip
 @common
-def setup(said: Common, print_: bool, admin_dsn: str | None) -> None:
+def setup(said: Common, print_: bool, admin_dsn: str | None, no_lock: bool) -> None:
     """Prepare the primary, the topic and the replicas; with -r only those replicas.
 
-    It may be run again at any time: what is there already stays, what has changed is mended.
+    It may be run again at any time: what is there already stays, what has changed is mended. On a
+    replica the right to write its tables is taken from whom it was granted, the right to read is not.
     """
     config = said.load()
     work = Work(print_)
@@ -63,8 +66,11 @@ def setup(said: Common, print_: bool, admin_dsn: str | None) -> None:
     # The primary is looked at in any case: a replica must not be the primary itself.
     with administrator.session(config, None if said.replicas else admin_dsn) as conn:
         primary = provision.server(conn, config)
+        catalog = tables.read(conn)
+        selection = tables.select(config, catalog)
         if not said.replicas:
-            _primary(config, conn, primary, work)
+            _primary(config, conn, work, primary, catalog=catalog, wanted=selection)
+        has = state.wanted(conn, selection)
     if not said.replicas:
         try:
             _topic(config, work)
@@ -76,7 +82,7 @@ def setup(said: Common, print_: bool, admin_dsn: str | None) -> None:
         with administrator.session(
             config, admin_dsn if len(said.replicas) == 1 else None, name
         ) as conn:
-            _replica(config, conn, name, primary, work)
+            _replica(config, conn, work, name, primary=primary, has=has, lock=not no_lock)
     script = "\n\n".join(work.scripts)
     if print_:
         emit(said, {"script": script}, script)
@@ -84,10 +90,11 @@ def setup(said: Common, print_: bool, admin_dsn: str | None) -> None:
         emit(said, {"done": work.told}, "ready; next: cdc connectors apply")
 
 
-def _primary(config: Config, conn: psycopg.Connection[Any], found: Server, work: Work) -> None:
+def _primary(
+    config: Config, conn: psycopg.Connection[Any], work: Work, found: Server, *,
+    catalog: Sequence[Table], wanted: Selection,
+) -> None:  # fmt: skip
     provision.check_server(found, where="the primary", primary=True)
-    catalog = tables.read(conn)
-    wanted = tables.select(config, catalog)
     _judge(config, wanted, work.tell)
     # pg_dump locks every table that it writes down, which takes the right to read it.
     dumped = [t.oid for t in catalog if t.kind != "f"] if config.bootstrap.schema == "all" else []
@@ -148,8 +155,9 @@ def _topic(config: Config, work: Work) -> None:
 
 
 def _replica(
-    config: Config, conn: psycopg.Connection[Any], name: str, primary: Server, work: Work
-) -> None:
+    config: Config, conn: psycopg.Connection[Any], work: Work, name: str, *, primary: Server,
+    has: Wanted, lock: bool,
+) -> None:  # fmt: skip
     found = provision.server(conn, config)
     provision.check_server(found, where=f"replica {name}", primary=False)
     if (found.system_id, found.database) == (primary.system_id, primary.database):
@@ -161,6 +169,6 @@ def _replica(
     replica = config.replica(name)
 
     def plan() -> list[Step]:
-        return state.steps(conn, config, replica, roles.daemon(replica.dsn, conn))
+        return state.steps(conn, config, replica, roles.daemon(replica.dsn, conn), has, lock=lock)
 
     work.carry_out(conn, plan, name)

@@ -63,13 +63,13 @@ class ConnectWorker:
     def ready(self) -> bool:
         """Tell whether our worker (not another program on its port) has joined its group."""
         try:
-            root = requests.get(self.address, timeout=2)
+            root = self._get("", timeout=2)
             if (
                 root.status_code != requests.codes.ok
                 or root.json()["kafka_cluster_id"] != self.state.cluster_id
             ):
                 return False
-            return bool(requests.get(f"{self.address}/health", timeout=5).ok)
+            return bool(self._get("/health", timeout=5).ok)
         except (requests.RequestException, ValueError, KeyError):
             return False
 
@@ -78,6 +78,9 @@ class ConnectWorker:
 
     def stopped(self) -> None:
         """Nothing outlives the worker."""
+
+    def _get(self, path: str, timeout: float) -> requests.Response:
+        return requests.get(self.address + path, timeout=timeout)
 
     def _properties(self) -> str:
         return f"""\
@@ -100,6 +103,8 @@ status.storage.partitions=1
 # With one worker there is nobody to wait for.
 scheduled.rebalance.max.delay.ms=0
 connector.client.config.override.policy=All
+# Kafka starts beside it, and on a busy machine takes longer than the minute after which a worker ends.
+default.api.timeout.ms=300000
 # Passwords are read from files of this directory and never stored by Connect.
 config.providers=file
 config.providers.file.class=org.apache.kafka.common.config.provider.FileConfigProvider

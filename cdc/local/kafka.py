@@ -42,15 +42,7 @@ class Kafka:
         if (self.layout.data("kafka") / "meta.properties").exists():
             return
         done = subprocess.run(
-            [
-                *jvm.command(self.jars, "kafka-format", "64m"),
-                "kafka.tools.StorageTool",
-                "format",
-                # One word: an id that begins with a dash is taken for an option otherwise.
-                f"--cluster-id={self.state.cluster_id}",
-                "-c",
-                str(settings),
-            ],
+            self._format(settings),
             cwd=self.layout.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -87,6 +79,18 @@ class Kafka:
 
     def stopped(self) -> None:
         """Nothing outlives the broker."""
+
+    def _format(self, settings: Path) -> list[str]:
+        """Return the command that makes the log directory."""
+        return [
+            *jvm.command(self.jars, "kafka-format", "64m"),
+            "kafka.tools.StorageTool",
+            "format",
+            # One word: an id that begins with a dash is taken for an option otherwise.
+            f"--cluster-id={self.state.cluster_id}",
+            "-c",
+            str(settings),
+        ]
 
     def _properties(self) -> str:
         ports = self.state.ports

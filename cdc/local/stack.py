@@ -85,7 +85,7 @@ def up(folder: Path, wanted: Wanted, note: Callable[[str], None]) -> Status:
         where.write(state)
         if not ours:
             note(f"{where.config} has been edited: it stays as it is")
-        _start_all(where, _components(where, state, found), note)
+        start(where, _components(where, state, found), note)
     note(f"up in {time.monotonic() - began:.1f} s: {where.config}")
     return status(folder)
 
@@ -169,7 +169,7 @@ def _state(where: Layout, wanted: Wanted) -> State:
     )
 
 
-def _start_all(where: Layout, components: Sequence[Component], note: Callable[[str], None]) -> None:
+def start(where: Layout, components: Sequence[Component], note: Callable[[str], None]) -> None:
     """Start all at once; when one fails, stop those this call has started."""
     started: list[Component] = []
     failed = threading.Event()

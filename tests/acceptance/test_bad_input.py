@@ -156,7 +156,7 @@ def test_a_wrong_password_is_told_without_it(witness: Witness) -> None:
         config = witness.moved(end, password=refusals.WRONG)
         with witness.unmoved():
             said = witness.refused("bootstrap", "-r", "r1", config=config)
-        assert 'password authentication failed for user "cdc"' in said.what
+        assert f'password authentication failed for user "{witness.stream.role}"' in said.what
         assert said.data == "nothing was changed"
         assert "password" in said.next
         status = witness.run("status", "-r", "r1", config=config)
@@ -183,6 +183,7 @@ def test_a_wrong_password_of_the_connector_is_told_without_it(witness: Witness) 
     assert "RUNNING" in witness.stream.cdc("connectors", "status").stdout
 
 
+@pytest.mark.administrator
 def test_a_role_that_may_not_set_up_is_told_who_may(witness: Witness) -> None:
     """Setup without an administrator's rights names the role and changes nothing."""
     witness.stream.sql("primary", "CREATE TABLE app.extra (id int PRIMARY KEY)")
@@ -244,11 +245,11 @@ def test_a_table_dropped_under_the_daemon_halts_it(witness: Witness) -> None:
 
 def test_bootstrap_without_the_right_to_read_is_refused(witness: Witness) -> None:
     """A table that may not be read is named, and the replica's rows of it stay."""
-    witness.stream.sql("primary", "REVOKE SELECT ON app.t FROM cdc")
+    witness.stream.sql("primary", f"REVOKE SELECT ON app.t FROM {witness.stream.role}")
     with witness.unmoved():
         said = witness.refused("bootstrap", "-r", "r1", "--table", "app.t", "--overwrite")
 
-    assert said.what == "the role cdc may not read app.t on the primary"
+    assert said.what == f"the role {witness.stream.role} may not read app.t on the primary"
     assert "table=app.t" in said.at
     assert said.data == "nothing was read or written"
     assert "cdc setup" in said.next
@@ -259,7 +260,9 @@ def test_a_daemon_without_the_right_to_write_halts(witness: Witness) -> None:
     """A table that may not be written halts the daemon at its first event, and nothing is skipped."""
     stream = witness.stream
     stream.cdc("run", "-r", "r1", "--until-caught-up")
-    stream.sql("r1", "ALTER TABLE app.t OWNER TO CURRENT_USER; GRANT SELECT ON app.t TO cdc")
+    stream.sql(
+        "r1", f"ALTER TABLE app.t OWNER TO CURRENT_USER; GRANT SELECT ON app.t TO {stream.role}"
+    )
     stream.sql("primary", "INSERT INTO app.t VALUES (200, 'not to be lost')")
     with witness.unmoved():
         said = witness.refused("run", "-r", "r1", "--until-caught-up")
@@ -270,7 +273,7 @@ def test_a_daemon_without_the_right_to_write_halts(witness: Witness) -> None:
         assert part in said.at
     assert said.data.startswith("nothing of this batch was applied")
     assert "permission denied for table t" in witness.run("status", "-r", "r1").stdout
-    stream.sql("r1", "ALTER TABLE app.t OWNER TO cdc")
+    stream.sql("r1", f"ALTER TABLE app.t OWNER TO {stream.role}")
     stream.cdc("run", "-r", "r1", "--until-caught-up")
     assert [] == _differences(witness)
 
@@ -315,9 +318,9 @@ def test_a_primary_whose_log_lacks_row_changes_is_refused(
 def test_a_replica_with_rows_is_not_filled(witness: Witness) -> None:
     """Bootstrap names the tables that have rows and fills them only with --overwrite."""
     stream = witness.stream
-    stream.sql("r2", "CREATE SCHEMA app AUTHORIZATION cdc")
+    stream.sql("r2", f"CREATE SCHEMA app AUTHORIZATION {stream.role}")
     stream.sql("r2", "CREATE TABLE app.t (id int PRIMARY KEY, v text)")
-    stream.sql("r2", "ALTER TABLE app.t OWNER TO cdc")
+    stream.sql("r2", f"ALTER TABLE app.t OWNER TO {stream.role}")
     stream.sql("r2", "INSERT INTO app.t VALUES (1, 'somebody''s')")
     with witness.unmoved("r2"):
         said = witness.refused("bootstrap", "-r", "r2")

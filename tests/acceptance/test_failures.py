@@ -151,8 +151,8 @@ def test_a_statement_is_canceled(filled: Stream, daemon: subprocess.Popen[bytes]
 def test_a_deadlock(filled: Stream, daemon: subprocess.Popen[bytes]) -> None:
     """The daemon is PostgreSQL's victim, gives up its batch and writes it again."""
     # Time for the other session to close the circle before the daemon's backend looks for one.
-    role = sql.SQL("ALTER ROLE cdc IN DATABASE {} SET deadlock_timeout = '4s'")
-    filled.sql("r1", role.format(sql.Identifier(filled.name)))
+    role = sql.SQL("ALTER ROLE {} IN DATABASE {} SET deadlock_timeout = '4s'")
+    filled.sql("r1", role.format(sql.Identifier(filled.role), sql.Identifier(filled.name)))
     for pid in sessions(filled):
         filled.sql("r1", "SELECT pg_terminate_backend(%s)", [pid])
 

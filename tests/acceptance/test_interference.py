@@ -81,9 +81,9 @@ def test_what_always_fires_on_the_primary_is_quiet_on_the_replica(witness: Witne
         ("ENABLE ALWAYS RULE also", "has the rule also, which rewrites"),
         (
             "ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
-            "has row security that applies to cdc: rows would be hidden",
+            "has row security that applies to {role}: rows would be hidden",
         ),
-        ("OWNER TO postgres, ENABLE ROW LEVEL SECURITY", "has row security that applies to cdc"),
+        ("OWNER TO postgres, ENABLE ROW LEVEL SECURITY", "has row security that applies to {role}"),
     ],
 )
 def test_what_would_alter_rows_is_refused(
@@ -92,14 +92,14 @@ def test_what_would_alter_rows_is_refused(
     """The daemon names trigger, rule or row security, and the statement it gives mends it."""
     stream = witness.stream
     stream.sql("r1", sql.SQL("ALTER TABLE app.loud {}").format(sql.SQL(meddling)))
-    stream.sql("r1", "GRANT ALL ON app.loud TO cdc")
+    stream.sql("r1", f"GRANT ALL ON app.loud TO {stream.role}")
     stream.sql("primary", "UPDATE app.loud SET v = v || 'x'")
     with witness.unmoved():
         said = witness.refused("run", "-r", "r1", "--until-caught-up")
         again = witness.refused("bootstrap", "-r", "r1", "--table", "app.loud", "--overwrite")
 
     for refused in (said, again):
-        assert says in refused.what
+        assert says.format(role=stream.role) in refused.what
         assert "table=app.loud" in refused.at
     assert said.data.startswith("nothing of this batch was applied")
     mend = re.fullmatch(r"on the replica: (ALTER [^;]+); then start again", said.next)
@@ -108,7 +108,9 @@ def test_what_would_alter_rows_is_refused(
     stream.sql("r1", mend[1])
     catch_up(witness)
     assert [] == differences(stream)
-    stream.sql("r1", "ALTER ROLE cdc NOBYPASSRLS; ALTER TABLE app.loud OWNER TO cdc")
+    stream.sql(
+        "r1", f"ALTER ROLE {stream.role} NOBYPASSRLS; ALTER TABLE app.loud OWNER TO {stream.role}"
+    )
     stream.sql("r1", "ALTER TABLE app.loud DISABLE ROW LEVEL SECURITY")
 
 
@@ -166,7 +168,7 @@ def test_a_row_without_key_that_was_changed_halts(witness: Witness, change: Lite
 def test_row_security_never_thins_a_copy(witness: Witness) -> None:
     """A role that row security would hide rows from copies nothing rather than less."""
     stream = witness.stream
-    stream.sql("primary", "ALTER ROLE cdc NOBYPASSRLS")
+    stream.sql("primary", f"ALTER ROLE {stream.role} NOBYPASSRLS")
     said = witness.refused("bootstrap", "-r", "r1", "--table", "app.hidden", "--overwrite")
 
     assert "row-level security" in said.what

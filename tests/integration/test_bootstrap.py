@@ -177,7 +177,9 @@ def test_second_run_changes_nothing(stream: Stream) -> None:
 @contextlib.contextmanager
 def b_stuck(stream: Stream) -> Iterator[None]:
     """Make the copy of table b on r1 wait as long as the block lasts."""
-    stream.sql("r1", "CREATE TABLE b (id int PRIMARY KEY, n int); ALTER TABLE b OWNER TO cdc")
+    stream.sql(
+        "r1", f"CREATE TABLE b (id int PRIMARY KEY, n int); ALTER TABLE b OWNER TO {stream.role}"
+    )
     # A constraint, because a trigger that fires for replicated rows is refused.
     stream.sql(
         "r1",
@@ -255,7 +257,9 @@ def test_foreign_key_waits_for_tables_of_different_moments(stream: Stream) -> No
 def test_rows_on_the_replica_are_never_overwritten_unasked(stream: Stream) -> None:
     """A table with rows is refused by name and kept; --overwrite empties the listed table only."""
     prepared(stream, PAIR)
-    stream.sql("r1", "CREATE TABLE a (id int PRIMARY KEY, n int); ALTER TABLE a OWNER TO cdc")
+    stream.sql(
+        "r1", f"CREATE TABLE a (id int PRIMARY KEY, n int); ALTER TABLE a OWNER TO {stream.role}"
+    )
     stream.sql("r1", "CREATE TABLE mine (id int PRIMARY KEY); INSERT INTO mine VALUES (1)")
     stream.sql("r1", "INSERT INTO a VALUES (7777, 1)")
 

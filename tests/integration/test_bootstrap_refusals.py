@@ -121,7 +121,9 @@ def test_table_absent_at_the_replica(unfilled: Stream) -> None:
 
 def test_table_of_another_shape(unfilled: Stream) -> None:
     """A table that exists on the replica with another column type is refused and stays as it was."""
-    unfilled.sql("r1", "CREATE TABLE a (id int PRIMARY KEY, n text); ALTER TABLE a OWNER TO cdc")
+    unfilled.sql(
+        "r1", f"CREATE TABLE a (id int PRIMARY KEY, n text); ALTER TABLE a OWNER TO {unfilled.role}"
+    )
 
     assert "the column n is text, not integer" in refused(unfilled)
     assert unfilled.sql("r1", "SELECT count(*) FROM a") == [(0,)]
@@ -243,6 +245,7 @@ def test_a_barrier_that_does_not_come_is_explained(stream: Stream) -> None:
     assert settings.slot in silent.value.next
 
 
+@pytest.mark.administrator
 def test_passwords_are_in_no_command_line(stream: Stream, tmp_path: Path) -> None:
     """The programs bootstrap starts get the password by environment, never as an argument."""
     prepared(stream)

@@ -217,10 +217,10 @@ def test_the_stock_connector_loses_rows(exact: Capture) -> None:
                 there.add(event.after["id"])
         missing = [*itertools.filterfalse(there.__contains__, range(1, COPIED + 1))]
         print(f"round {attempt}: {len(missing)} rows missing, END counts {ends[txid]}")
-        if missing:
-            assert ends[txid] == COPIED - len(missing)
+        # A task that Connect gave up may still send rows that its successor counts not at all.
+        if missing and ends[txid] == COPIED - len(missing):
             return
-    raise AssertionError("the stock connector lost nothing in five rounds: is it mended?")
+    raise AssertionError("the stock connector lost no row unseen in five rounds: is it mended?")
 
 
 def test_the_slot_never_passes_the_stored_offset(exact: Capture) -> None:

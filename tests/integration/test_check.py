@@ -17,6 +17,7 @@ from typing import Any, LiteralString
 import harness
 import jsonschema
 import msgspec
+import other_version
 import psycopg
 import pytest
 import requests
@@ -28,6 +29,7 @@ from spare import Spare
 
 from cdc import config as configs
 from cdc import connectors
+from cdc import topic as topics
 from cdc.check import audit, registry
 from cdc.config import Config
 from cdc.units import Duration
@@ -71,6 +73,7 @@ def runs(end: str, provoke: LiteralString, mend: LiteralString) -> Change:
     def change(stream: Stream, config: Config) -> Iterator[Config]:
         parts = {
             "role": sql.Identifier(config.connector_role),
+            "daemon": sql.Identifier(stream.role),
             "database": sql.Identifier(stream.name),
             "publication": sql.Identifier(config.publication),
             "name": sql.Literal(f"{stream.name}_check"),
@@ -175,12 +178,15 @@ CASES: dict[str, Change] = {
     "collation-version": runs("r1", "CREATE COLLATION app.aged (provider = libc, locale = 'en_US.utf8', version = '1')",
                               "DROP COLLATION app.aged"),
     "plugin": configured(lambda c: c),
+    "plugin-proof": configured(lambda c: msgspec.structs.replace(  # nothing is tried where the worker cannot log in
+        c, connect=msgspec.structs.replace(c.connect, database=msgspec.structs.replace(c.connect.database, port=1)))),
     "connector-absent": configured(lambda c: msgspec.structs.replace(
         c, connect=msgspec.structs.replace(c.connect, connector="nowhere"))),
     "topic-absent": configured(lambda c: topic(c, name="nowhere")),
+    "topic-unasked": configured(lambda c: c),
     "topic-copies": configured(lambda c: topic(c, replication_factor=2)),
     "replica-schema": runs("r1", "INSERT INTO cdc.version (version) VALUES (99)", "DELETE FROM cdc.version WHERE version = 99"),
-    "replica-rights": runs("r1", "REVOKE DELETE ON app.t FROM cdc", "GRANT DELETE ON app.t TO cdc"),
+    "replica-rights": runs("r1", "REVOKE DELETE ON app.t FROM {daemon}", "GRANT DELETE ON app.t TO {daemon}"),
     "replica-trigger": runs("r1", "CREATE TRIGGER x BEFORE UPDATE ON app.t FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();"
                             "ALTER TABLE app.t ENABLE ALWAYS TRIGGER x", "DROP TRIGGER x ON app.t"),
     "replica-rule": runs("r1", "CREATE RULE x AS ON DELETE TO app.t DO INSTEAD NOTHING; ALTER TABLE app.t ENABLE ALWAYS RULE x",
@@ -189,6 +195,14 @@ CASES: dict[str, Change] = {
                                  "ALTER TABLE app.t DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY"),
     "replica-table": runs("r1", "ALTER TABLE app.t ADD COLUMN more int", "ALTER TABLE app.t DROP COLUMN more"),
     "replica-constraint": runs("r1", "ALTER TABLE app.t ADD CONSTRAINT x CHECK (id > 0)", "ALTER TABLE app.t DROP CONSTRAINT x"),
+    "replica-domain": both(
+        runs("primary", "CREATE DOMAIN app.d AS int; ALTER TABLE app.t ADD COLUMN d app.d[]", "DROP DOMAIN app.d CASCADE"),
+        runs("r1", "CREATE DOMAIN app.d AS int CHECK (VALUE > 0); ALTER TABLE app.t ADD COLUMN d app.d[]", "DROP DOMAIN app.d CASCADE")),
+    "replica-collation": both(
+        runs("primary", "CREATE COLLATION app.c (provider = libc, locale = 'C'); ALTER TABLE app.t ADD COLUMN c text COLLATE app.c",
+             "DROP COLLATION app.c CASCADE"),
+        runs("r1", "CREATE COLLATION app.c (provider = libc, locale = 'POSIX'); ALTER TABLE app.t ADD COLUMN c text COLLATE app.c",
+             "DROP COLLATION app.c CASCADE")),
     "replica-uncovered": runs("primary", "CREATE TABLE app.later (id int PRIMARY KEY)", "DROP TABLE app.later"),
     "replica-unlogged": runs("r1", "ALTER TABLE app.t SET UNLOGGED", "ALTER TABLE app.t SET LOGGED"),
     "replica-writers": runs("r1", "GRANT INSERT ON app.t TO PUBLIC", "REVOKE INSERT ON app.t FROM PUBLIC"),
@@ -196,7 +210,8 @@ CASES: dict[str, Change] = {
 
 #: Provoked together, by the tests named like them.
 SPARE = {"encoding", "standby", "wal-level", "slots-left", "senders-left", "fsync", "slot-limit", "wal-compression"}  # fmt: skip
-FULL = {"slot-short", "slot-lost"}
+FULL = {"slot-short", "slot-lost", "slot-outage"}
+OLDER = {"replica-older"}
 KEPT = {"topic-partitions", "topic-compacted", "topic-retention", "topic-size", "topic-unclean", "topic-in-sync", "topic-few-copies"}  # fmt: skip
 FOREIGN = {
     "connector-class", "connector-values", "connector-transforms", "connector-filters",
@@ -219,7 +234,7 @@ def topic(config: Config, **other: Any) -> Config:
 
 def test_every_finding_is_provoked() -> None:
     """No finding is without a test that shows it on a real server, or a reason why there is none."""
-    provoked = CASES.keys() | SPARE | FULL | KEPT | FOREIGN | POOLED
+    provoked = CASES.keys() | SPARE | FULL | OLDER | KEPT | FOREIGN | POOLED
 
     assert registry.findings().keys() == provoked | NOT_HERE.keys()
 
@@ -248,10 +263,69 @@ def test_it_is_found_until_it_is_mended(
     with CASES[name](whole, config) as changed:
         if name == "plugin":
             monkeypatch.setattr(connectors, "PLUGIN", "99.0")
+        if (
+            name == "topic-unasked"
+        ):  # set where a broker starts: another setting of it stands for that one
+            monkeypatch.setattr(topics, "AUTO_CREATE", "log.cleaner.enable")
         assert name in names(changed, name)
         monkeypatch.undo()
 
     assert name not in names(config, name)
+
+
+def test_setup_takes_the_right_to_write_from_others(whole: Stream) -> None:
+    """Who was granted it, in whatever way, writes no more and reads as before; the stream goes on."""
+    config, app = configs.load(whole.config), f"cdc_{whole.name}_app"
+    names_ = {
+        "app": sql.Identifier(app), "daemon": sql.Identifier(whole.role),
+        "database": sql.Identifier(whole.name), "password": sql.Literal(app),
+    }  # fmt: skip
+    granted: tuple[LiteralString, ...] = (
+        "CREATE ROLE {app} LOGIN PASSWORD {password}",
+        "GRANT CONNECT ON DATABASE {database} TO {app}",
+        "GRANT USAGE ON SCHEMA app TO {app}",
+        "GRANT SELECT, INSERT, TRUNCATE ON app.t TO {app}",
+        "GRANT INSERT (id), SELECT ON app.other TO {app}",
+        "GRANT UPDATE ON app.other TO PUBLIC",
+        "ALTER DEFAULT PRIVILEGES FOR ROLE {daemon} GRANT SELECT, DELETE ON TABLES TO {app}",
+    )
+    for statement in granted:
+        whole.sql("r1", sql.SQL(statement).format(**names_))
+    writes = ("INSERT INTO app.t VALUES (-1)", "TRUNCATE app.t", "INSERT INTO app.other VALUES (-1)",
+              "UPDATE app.other SET id = -1")  # fmt: skip
+    dsn = conninfo.make_conninfo(whole.dsn("r1"), user=app, password=app)
+
+    def refused() -> list[bool]:
+        """Tell which of the writes the other role may not do; nothing is left of those it may."""
+        found = []
+        for statement in writes:
+            with psycopg.connect(dsn) as conn:
+                try:
+                    conn.execute(statement)
+                except psycopg.errors.InsufficientPrivilege:
+                    found.append(True)
+                else:
+                    found.append(False)
+                conn.rollback()
+        return found
+
+    assert {app, "PUBLIC"} == {what.split()[0] for what in names(config, "replica-writers")["replica-writers"]}  # fmt: skip
+    whole.cdc("setup", "-r", "r1", "--no-lock")
+    assert [False] * 4 == refused()
+    told = whole.cdc("setup", "-r", "r1")
+    assert [True] * 4 == refused()
+    assert "replica-writers" not in names(config, "replica-writers")
+    if not whole.least:  # else the DBA has done it
+        assert f"r1: tables locked: {app} may no longer write app.other and 1 more" in told.stderr
+    whole.sql("r1", sql.SQL("SET ROLE {daemon}; CREATE TABLE app.born (id int)").format(**names_))
+    assert [("SELECT",)] == whole.sql(
+        "r1", "SELECT a.privilege_type FROM pg_class, aclexplode(relacl) a WHERE relname = 'born'"
+        " AND a.grantee <> relowner"
+    )  # fmt: skip
+    whole.sql("r1", "DROP TABLE app.born")
+    whole.sql("primary", "INSERT INTO app.t VALUES (7, 'seen')")
+    whole.cdc("run", "-r", "r1", "--until-caught-up")
+    assert [(7, "seen")] == rows(dsn, "SELECT * FROM app.t WHERE id = 7")
 
 
 def locales() -> list[str]:
@@ -268,13 +342,17 @@ def spare(stack: Stack) -> Iterator[Spare]:
 
 
 def test_a_slot_runs_out_of_log(whole: Stream, spare: Spare) -> None:
-    """First the slot is told to be short, and once its log is gone to be lost."""
+    """That it will not outlast Kafka's retention is told, then that it is short, and at last lost."""
     spare.start("wal_level=logical", "max_wal_senders=0", "max_slot_wal_keep_size=1MB")
     config = primary(dsn=spare.dsn, slot="short")(configs.load(whole.config))
     rows(spare.dsn, "SELECT pg_create_logical_replication_slot('short', 'pgoutput')")
     for _ in range(3):
-        rows(spare.dsn, "SELECT pg_logical_emit_message(false, 'x', 'x'), pg_switch_wal()")
+        rows(
+            spare.dsn,
+            "SELECT pg_logical_emit_message(false, 'x', repeat('x', 1000000)), pg_switch_wal()",
+        )
     try:
+        assert "slot-outage" in names(config, "slot-outage")
         assert "slot-short" in names(config, "slot-short")
         rows(spare.dsn, "CHECKPOINT")
         found = names(config, "slot-lost")
@@ -293,6 +371,22 @@ def test_a_server_that_will_not_do(whole: Stream, spare: Spare) -> None:
     config = primary(dsn=spare.dsn)(configs.load(whole.config))
 
     assert SPARE == names(config, "wal-level").keys()
+
+
+def test_a_replica_older_than_its_primary(whole: Stream, tmp_path: Path) -> None:
+    """Whichever of two servers is the newer, it is told where that one is the primary, and only there."""
+    ((ours,),) = whole.sql("primary", "SHOW server_version_num")
+    version = "16" if int(ours) >= 180_000 else "18"
+    config = configs.load(whole.config)
+    with other_version.server(tmp_path / "other", version) as other:
+        dsn = other.dsn("postgres")
+        replica = msgspec.structs.replace(config.replica("r1"), dsn=dsn)
+        below = msgspec.structs.replace(config, replicas={"r1": replica})
+        above = primary(dsn=dsn)(config)
+        older, newer = (below, above) if int(ours) >= 180_000 else (above, below)
+
+        assert "replica-older" in names(older, "replica-older")
+        assert "replica-older" not in names(newer, "replica-older")
 
 
 def test_a_topic_that_keeps_too_little(whole: Stream) -> None:
@@ -380,7 +474,7 @@ def test_a_pooler_in_between(whole: Stream) -> None:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     before = whole.config.read_text(encoding="utf-8")
-    through = f"host={folder} port=6432 dbname={whole.name} user=cdc"
+    through = f"host={folder} port=6432 dbname={whole.name} user={whole.role}"
     try:
         wait_until(lambda: answers_sql(through), "PgBouncer takes connections")
         edit(whole, r"(?<=\[replicas.r1\]\n)dsn = .*$", f"dsn = {json.dumps(through)}")

@@ -30,6 +30,7 @@ def init(stream: Stream, file: Path, **other: str) -> subprocess.CompletedProces
     return harness.run("-c", file, "init", *words, cwd=stream.folder, check=False)
 
 
+@pytest.mark.administrator
 def test_what_it_writes_works(stream: Stream) -> None:
     """From the ends alone to a replica that follows, by the commands it tells; never twice."""
     stream.sql("primary", 'CREATE SCHEMA app; CREATE SCHEMA "Odd One"; CREATE TABLE app.t (id int PRIMARY KEY); INSERT INTO app.t VALUES (7);'

@@ -19,7 +19,7 @@ from psycopg import conninfo, sql
 from cdc import state, steps
 from cdc.steps import Step
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.administrator]
 
 TABLES = """
 CREATE SCHEMA app;

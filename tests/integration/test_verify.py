@@ -241,7 +241,7 @@ def allowed(stream: Stream, end: str, table: LiteralString) -> Iterator[None]:
     try:
         yield
     finally:
-        stream.sql(end, f"ALTER TABLE {table} OWNER TO cdc")
+        stream.sql(end, f"ALTER TABLE {table} OWNER TO {stream.role}")
 
 
 def test_a_table_that_is_otherwise_is_said_to_be(pair: Stream) -> None:

@@ -48,8 +48,8 @@ def pair(stack: harness.Stack, tmp_path_factory: pytest.TempPathFactory) -> Iter
         harness.rows(server, sql.SQL("DROP DATABASE {}").format(name))
         harness.rows(
             server,
-            sql.SQL("CREATE DATABASE {} OWNER cdc TEMPLATE template0 LOCALE 'en_US.UTF-8'").format(
-                name
+            sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0 LOCALE 'en_US.UTF-8'").format(
+                name, sql.Identifier("postgres" if stream.least else stream.role)
             ),
         )
         stream.running(TABLES)

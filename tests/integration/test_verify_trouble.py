@@ -299,11 +299,11 @@ def test_a_statement_timeout_costs_the_table_and_nothing_else(pair: Stream, end:
 
 def test_a_table_nobody_lets_us_read_on_the_primary_is_trouble(pair: Stream) -> None:
     """A right that is missing on the primary is told for that table on every replica."""
-    pair.sql("primary", "REVOKE SELECT ON amounts FROM cdc")
+    pair.sql("primary", f"REVOKE SELECT ON amounts FROM {pair.role}")
     try:
         code, report, _ = told(pair)
     finally:
-        pair.sql("primary", "GRANT SELECT ON amounts TO cdc")
+        pair.sql("primary", f"GRANT SELECT ON amounts TO {pair.role}")
     troubles = [table(report, r, "public.amounts")["trouble"] for r in pair.replicas]
 
     assert 2 == code

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import LiteralString
 
 import compare
 import harness
+import other_version
 import pytest
 from harness import Stack, Stream
 from psycopg import conninfo
 from verifying import verified
 
-from cdc.errors import InstallationError
-from cdc.local import artifacts, pgpass, processes
-from cdc.local import layout as layouts
-from cdc.local.layout import Layout
-from cdc.local.postgres_server import PostgresServer, share_programs
-
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.administrator]
 
 TABLES: LiteralString = """
     CREATE TYPE mood AS ENUM ('bad', 'good');
@@ -43,46 +35,14 @@ TABLES: LiteralString = """
 """
 
 
-def programs(version: str) -> Path:
-    """Return the programs of a version that is not the stack's; skips where they cannot be had."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("CDC_PG_BIN", raising=False)
-        patch.setenv("CDC_PG_VERSION", version)
-        try:
-            return artifacts.fetch(artifacts.cache_folder(), print).postgres_bin
-        except InstallationError as error:
-            pytest.skip(f"PostgreSQL {version} cannot be fetched: {error.what}")
-
-
-@contextlib.contextmanager
-def server(folder: Path, version: str) -> Iterator[PostgresServer]:
-    """Run a server of its own as `cdc local` runs one."""
-    found = programs(version)
-    layout = Layout(folder)
-    layout.create()
-    folder.parent.chmod(0o755)  # PostgreSQL's user must get through
-    state = layouts.new_state(layout, replicas=1, tables=(), exclude=())
-    pgpass.complete(layout.pgpass, [state.ports["r1"]])
-    share_programs(Path(state.servers), found)
-    other = PostgresServer("r1", layout, state, found)
-    other.prepare()
-    process = processes.start(other.launch(), layout.log("r1"), layout.pid_file("r1"))
-    try:
-        harness.wait_until(other.ready, "the other server answers", 120)
-        other.settle()
-        yield other
-    finally:
-        processes.stop(process, ((signal.SIGQUIT, 60.0),))
-        layout.remove(state)
-
-
 @pytest.fixture(scope="module")
 def pair(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stream]:
     """Give a stream with two running daemons whose r2 is of another version than the others."""
     ((ours,),) = harness.rows(stack.primary, "SHOW server_version_num")
-    version = "16" if int(ours) >= 180_000 else "18"
+    # Not 16 below 18: pg_restore sets transaction_timeout since 17, which older servers do not know.
+    version = "17" if int(ours) >= 180_000 else "18"
     folder = tmp_path_factory.mktemp("versions")
-    with server(folder / "other", version) as other:
+    with other_version.server(folder / "other", version) as other:
         mixed = dataclasses.replace(stack, replicas={**stack.replicas, "r2": other.dsn("postgres")})
         with harness.stream(mixed, folder / "stream") as stream:
             dsn, admin = (

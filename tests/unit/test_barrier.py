@@ -57,7 +57,7 @@ class Consumer:
         made = [v if isinstance(v, bytes | None) else json.dumps(v).encode() for v in values]
         self.left = [Received(at, content) for at, content in enumerate(made, 40)]
 
-    def get_watermark_offsets(self, _partition: object, **_kw: float) -> tuple[int, int]:
+    def ends(self, _partition: object, _timeout: float) -> tuple[int, int]:
         return 0, 40
 
     def assign(self, _partitions: object) -> None:

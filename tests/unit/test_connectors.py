@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from cdc import connectors
+from cdc import connectors, secrecy
 from cdc.config import Config, Connect, ConnectorDatabase, Kafka, Primary, Replica, Topic
 from cdc.connectors import Change
 from cdc.errors import ConfigError
@@ -184,7 +184,7 @@ def test_secrets_are_never_shown(key: str, kind: str) -> None:
     """That a secret differs is shown, what it is not; a reference to one is no secret."""
     found = connectors.changes({key: REFERENCE}, {key: "hunter2"}, [definition(key, kind=kind)])
 
-    assert (Change(key, connectors.MASK, REFERENCE),) == found
+    assert (Change(key, secrecy.MASK, REFERENCE),) == found
 
 
 def test_refusals_are_named_per_key() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
-from cdc.connect import Connect
+from cdc import config
+from cdc.connect import PATIENCE, Connect
 from cdc.errors import ConnectRefused, Unreachable
 
 
@@ -21,6 +23,7 @@ class Worker(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answer)
         self.answers: list[tuple[int, Any]] = []
         self.asked: list[tuple[str, str, Any]] = []
+        self.known: list[str | None] = []
 
     @property
     def url(self) -> str:
@@ -34,6 +37,7 @@ class Answer(BaseHTTPRequestHandler):
         size = int(self.headers.get("content-length", 0))
         body = json.loads(self.rfile.read(size)) if size else None
         self.server.asked.append((self.command, self.path, body))
+        self.server.known.append(self.headers.get("authorization"))
         status, content = self.server.answers.pop(0)
         data = b"" if content is None else json.dumps(content).encode()
         self.send_response(status)
@@ -45,6 +49,10 @@ class Answer(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- as in the library
         """Keep quiet."""
+
+
+def connect(url: str, patience: float = PATIENCE) -> Connect:
+    return Connect(config.Connect(url=url), patience=patience)
 
 
 @pytest.fixture
@@ -70,7 +78,7 @@ def test_a_rebalance_is_waited_for(worker: Worker) -> None:
         (200, {"name": "c"}),
     ]
 
-    Connect(worker.url).put("c", {"a": "1"})
+    connect(worker.url).put("c", {"a": "1"})
 
     assert [("PUT", "/connectors/c/config", {"a": "1"})] * 3 == worker.asked
 
@@ -80,7 +88,7 @@ def test_patience_ends(worker: Worker) -> None:
     worker.answers = [refusal(409, "rebalance")] * 2
 
     with pytest.raises(ConnectRefused, match="409: rebalance") as raised:
-        Connect(worker.url, patience=0).put("c", {})
+        connect(worker.url, patience=0).put("c", {})
 
     assert "s3cret" not in str(raised.value)
 
@@ -90,7 +98,7 @@ def test_a_refusal_is_not_repeated(worker: Worker) -> None:
     worker.answers = [refusal(400, "invalid: 1 error(s):\nslot.name bad\nYou can also find more")]
 
     with pytest.raises(ConnectRefused, match=r"1 error\(s\): slot.name bad\n"):
-        Connect(worker.url).put("c", {})
+        connect(worker.url).put("c", {})
 
     assert 1 == len(worker.asked)
 
@@ -98,16 +106,16 @@ def test_a_refusal_is_not_repeated(worker: Worker) -> None:
 def test_absence_is_an_answer(worker: Worker) -> None:
     """A connector that is not there is None or False at once, not an error."""
     worker.answers = [refusal(404, "not found")] * 3
-    connect = Connect(worker.url)
+    asked = connect(worker.url)
 
-    assert (None, None, False) == (connect.config("c"), connect.status("c"), connect.delete("c"))
+    assert (None, None, False) == (asked.config("c"), asked.status("c"), asked.delete("c"))
 
 
 def test_names_are_escaped(worker: Worker) -> None:
     """A connector's name cannot change the path of a request."""
     worker.answers = [(204, None)]
 
-    assert Connect(worker.url).delete("a/../b?c")
+    assert connect(worker.url).delete("a/../b?c")
     assert [("DELETE", "/connectors/a%2F..%2Fb%3Fc", None)] == worker.asked
 
 
@@ -117,6 +125,20 @@ def test_nobody_there(worker: Worker) -> None:
     worker.server_close()
 
     with pytest.raises(Unreachable) as raised:
-        Connect(url).plugins()
+        connect(url).plugins()
 
     assert "s3cret" not in str(raised.value)
+
+
+def test_user_and_password_are_sent_as_they_are(worker: Worker) -> None:
+    """Basic authentication in UTF-8, rather than what the address says; a 401 names the keys."""
+    worker.answers = [(200, []), refusal(401, "User cannot access the resource.")]
+    known = Connect(config.Connect(url=worker.url, user="jörg", password="gehe:im ß"))
+    known.plugins()
+
+    with pytest.raises(ConnectRefused, match="with 401: User cannot") as raised:
+        known.plugins()
+
+    wanted = b64encode("jörg:gehe:im ß".encode()).decode()
+    assert [f"Basic {wanted}"] * 2 == worker.known
+    assert "connect.user and connect.password" in raised.value.next

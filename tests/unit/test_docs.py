@@ -52,10 +52,15 @@ def keys(table: dict[str, Any], where: str = "") -> set[str]:
     return found
 
 
+def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set what the example takes from the environment."""
+    for name in ("KAFKA_PASSWORD", "CONNECT_PASSWORD", "ALERT_SECRET"):
+        monkeypatch.setenv(name, "a secret")
+
+
 def test_the_example_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     """cdc.example.toml is a valid configuration, with its secrets in the environment."""
-    monkeypatch.setenv("KAFKA_PASSWORD", "secret")
-    monkeypatch.setenv("ALERT_SECRET", "a secret")
+    secrets(monkeypatch)
 
     assert "app" == config.load(EXAMPLE).name
 
@@ -69,8 +74,7 @@ def test_the_example_has_every_key_and_no_other() -> None:
 
 def test_the_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a key has a plain default, the example shows it."""
-    monkeypatch.setenv("KAFKA_PASSWORD", "secret")
-    monkeypatch.setenv("ALERT_SECRET", "a secret")
+    secrets(monkeypatch)
     shown = config.load(EXAMPLE)
 
     assert config.Topic() == msgspec.structs.replace(shown.kafka.topic, name=None)

@@ -44,6 +44,33 @@ def test_a_draft_holds_no_password() -> None:
         draft.checked(dataclasses.replace(GIVEN, primary="nonsense"), Path("cdc.toml"))
 
 
+def test_a_draft_takes_credentials_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Options for TLS stand in the file as they were given, secrets as what the environment calls them."""
+    known = dataclasses.replace(
+        GIVEN,
+        primary="host=db1 dbname=app user=cdc sslkey=c.key sslpassword=${KEY}",
+        kafka_options={"security.protocol": "SASL_SSL", "sasl.password": "${KAFKA}"},
+        connect_options={"user": "cdc", "password": "${CONNECT}", "ca": "ca.pem"},
+    )
+    for name in ("KEY", "KAFKA", "CONNECT"):
+        monkeypatch.setenv(name, f"of {name}")
+
+    written, found = draft.text(known, Seen()), draft.checked(known, Path("/etc/cdc.toml"))
+
+    assert "of " not in "".join(line for line in written.splitlines() if "$" in line)
+    assert "of KAFKA" == found.kafka.options["sasl.password"]
+    assert ("cdc", "of CONNECT", Path("/etc/ca.pem")) == (
+        found.connect.user, found.connect.password, found.connect.ca,
+    )  # fmt: skip
+    for wrong in (
+        dataclasses.replace(GIVEN, kafka_options={"sasl.password": "s3cret"}),
+        dataclasses.replace(GIVEN, connect_options={"user": "u", "password": "s3cret"}),
+    ):
+        with pytest.raises(UsageError, match="holds a password") as raised:
+            draft.checked(wrong, Path("cdc.toml"))
+        assert "s3cret" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("given", "dsn", "name"),
     [(None, "dbname=Shop-1", "shop_1"), ("x", "dbname=shop", "x"), (None, "host=h", "app")],

@@ -20,13 +20,25 @@ from test_tables import config, table
 from cdc import config as configs
 from cdc import connectors, postgres, state, tables, topic
 from cdc.catalog import Obstacle
-from cdc.check import audit, capture, primary, registry, replica, report, server, stream
+from cdc.check import (
+    access,
+    audit,
+    capture,
+    primary,
+    proof,
+    registry,
+    replica,
+    report,
+    server,
+    stream,
+)
 from cdc.check import publication as publications
 from cdc.check.audit import Audit, Found, Unread
 from cdc.check.finding import ADVICE, DELAYS, LOSES, Look, finding
 from cdc.connectors import Health
 from cdc.errors import ConfigError, Unreachable
 from cdc.names import TableName
+from cdc.rights import Writer
 from cdc.roles import Role
 from cdc.topic import Policy
 from cdc.verify.likeness import Mismatch
@@ -37,7 +49,7 @@ T, OTHER = TableName("app", "t"), TableName("app", "other")
 SERVER = server.Facts(
     primary=True, server=pg_server(), told_pid=7, pid=7,
     settings={"fsync": "on", "full_page_writes": "on", "max_wal_senders": "10",
-              "max_slot_wal_keep_size": "-1", "wal_compression": "pglz"},
+              "max_slot_wal_keep_size": "-1", "wal_keep_size": "0", "wal_compression": "pglz"},
     pinned=dict(postgres.PINNED), senders=1, standbys=0, collations=(),
 )  # fmt: skip
 
@@ -61,12 +73,17 @@ CONNECTOR = capture.Facts(
     "cdc_app", connectors.PLUGIN, EXACT, Health((("connector", "RUNNING"), ("task 0", "RUNNING")), ()),
     (), (), EXACT["database.dbname"], configs.Lag().warn,
 )  # fmt: skip
-STATE = replica.State("cdc", state.VERSION, None, ())
+STATE = access.State("cdc", state.VERSION, None, True, ())
 REPLICA = replica.Tables(True, (), (), (), ())
 FOLLOWED = replica.Followed(())
+OTHERS = access.Others("cdc", ())
+VALUES = proof.Facts(True, "3.6.3.Final")
+BROKERS = stream.Brokers("cdc.app", False)
+VERSIONS = replica.Versions(16, "16.14", 16, "16.14")
 WELL: tuple[Any, ...] = (
     SERVER, ROLES, TABLES, primary.Place("s", SLOT), primary.Running(300, (), ()), PUBLICATION,
-    TOPIC, CONNECTOR, STATE, REPLICA, FOLLOWED,
+    TOPIC, CONNECTOR, STATE, REPLICA, FOLLOWED, OTHERS, BROKERS, VERSIONS,
+    VALUES,
 )  # fmt: skip
 
 
@@ -114,6 +131,7 @@ BAD: dict[str, Any] = {
     "senders-left": settings(max_wal_senders="1"),
     "fsync": settings(full_page_writes="off"),
     "pooler": dataclasses.replace(SERVER, told_pid=8),
+    "slot-outage": dataclasses.replace(settings(max_slot_wal_keep_size="1024"), log_rate=1e6, outage=7 * 86400.0),
     "slot-limit": settings(max_slot_wal_keep_size="1024"),
     "slot-idle-timeout": settings(idle_replication_slot_timeout="3600"),
     "wal-compression": settings(wal_compression="off"),
@@ -149,7 +167,9 @@ BAD: dict[str, Any] = {
     "topic-unclean": a_topic(unclean_leader_election_enable="true"),
     "topic-in-sync": a_topic(policy={"in_sync": 1}),
     "topic-few-copies": dataclasses.replace(TOPIC, configured=configs.Topic(replication_factor=2)),
+    "topic-unasked": dataclasses.replace(BROKERS, made_unasked=True),
     "plugin": dataclasses.replace(CONNECTOR, plugin="0.1.0"),
+    "plugin-proof": proof.Facts(True, against=("exact.proof: text a arrives as b",)),
     "connector-absent": dataclasses.replace(CONNECTOR, stored=None, health=None),
     "connector-stopped": dataclasses.replace(CONNECTOR, health=Health((("connector", "PAUSED"),), ())),
     "connector-database": stored(database__dbname="other"),
@@ -163,15 +183,18 @@ BAD: dict[str, Any] = {
     "connector-source": stored(snapshot__mode="when_needed"),
     "connector-producer": stored(producer__override__acks="1"),
     "replica-schema": dataclasses.replace(STATE, version=1),
-    "replica-rights": dataclasses.replace(STATE, lacking=(("delete", "app.t"),)),
+    "replica-rights": dataclasses.replace(STATE, lacking=(("TABLE", "DELETE", "app", "t"),)),
     "replica-trigger": obstacle("trigger"),
     "replica-rule": obstacle("rule"),
     "replica-row-security": obstacle("row security"),
     "replica-table": dataclasses.replace(REPLICA, differing=((T, Mismatch("is not", "make it")),)),
     "replica-constraint": dataclasses.replace(REPLICA, refusing=((T, "x", "CHECK (id > 0)"),)),
+    "replica-domain": dataclasses.replace(REPLICA, domains=((T, "x", "CHECK (VALUE > 0)"), (T, "", "NOT NULL"))),
+    "replica-collation": dataclasses.replace(REPLICA, sorting=(("c en_US 2.36", "c en_US 2.31", "app.t.v", 2),)),
+    "replica-older": dataclasses.replace(VERSIONS, primary=18),
     "replica-uncovered": dataclasses.replace(REPLICA, uncovered=(T,)),
     "replica-unlogged": dataclasses.replace(FOLLOWED, unlogged=(T,)),
-    "replica-writers": dataclasses.replace(FOLLOWED, writers=(("PUBLIC", 3, T),)),
+    "replica-writers": access.Others("cdc", (Writer("PUBLIC", True, "grant", (T, T, T)),)),
 }  # fmt: skip
 
 
@@ -214,8 +237,10 @@ def test_other_ways_to_be_wrong() -> None:
         *primary.daemon_rights.rule(dataclasses.replace(ROLES, daemon_lacking=(("TABLE", "app", "t"),))),
         *primary.slot_foreign.rule(a_slot(database="x", temporary=True)), *primary.slot_short.rule(a_slot(status="unreserved")),
         *publications.more.rule(everything), *publications.more.rule(schema), *stream.copies.rule(half),
-        *replica.schema.rule(dataclasses.replace(STATE, version=99)), *replica.schema.rule(dataclasses.replace(STATE, version=None)),
-        *replica.schema.rule(dataclasses.replace(STATE, version=None, foreign="is not ours")),
+        *access.lacking.rule(dataclasses.replace(STATE, may_quiet=False, lacking=(("SCHEMA", "USAGE", None, "Ap"),))),
+        *access.writers.rule(access.Others("cdc", (Writer("old", False, "owner", (T, T)), Writer("app", False, "member", (T,))))),
+        *access.schema.rule(dataclasses.replace(STATE, version=99)), *access.schema.rule(dataclasses.replace(STATE, version=None)),
+        *access.schema.rule(dataclasses.replace(STATE, version=None, foreign="is not ours")),
         *replica.uncovered.rule(dataclasses.replace(REPLICA, uncovered=(T,), filled=False)),
         *capture.heartbeat.rule(stored(heartbeat__action__query="SELECT 1")),
     ]  # fmt: skip
@@ -224,7 +249,8 @@ def test_other_ways_to_be_wrong() -> None:
         "not in force: timezone", "there is no role conn", "cdc may not use the table app.t",
         "database x and is temporary", "unreserved", "FOR ALL TABLES", "the whole schema app",
         "min.insync.replicas is 1", "has version 99", "there is no schema cdc", "is not ours",
-        "nothing was filled yet", "heartbeat.action.query",
+        "nothing was filled yet", "heartbeat.action.query", "may not set session_replication_role",
+        'lacks USAGE on the schema "Ap"', "old owns app.t and 1 more", "app may act as cdc",
     ):  # fmt: skip
         assert any(part in hit.what for hit in told), part
     assert [] == [*publications.lacking.rule(everything)]
@@ -236,6 +262,26 @@ def test_constraints_are_compared_by_what_they_say() -> None:
     theirs = [("app", "t", "b", "CHECK (id > 0)"), ("app", "t", "c", "CHECK (id > 0)")]
 
     assert ((T, "c", "CHECK (id > 0)"),) == replica.surplus(ours, theirs)
+
+
+def test_what_the_plugin_has_tried_is_read_out_of_a_validation() -> None:
+    """It is proven for a version, or what was refused says why not; an older plugin says nothing."""
+
+    def entry(name: str, *errors: str, recommended: tuple[str, ...] = ()) -> dict[str, Any]:
+        return {"value": {"name": name, "errors": [*errors], "recommended_values": [*recommended]}}
+
+    proven = [entry("slot.name"), entry("exact.proof", recommended=("3.6.3.Final",))]
+    altered = [entry("exact.proof", "bit varying 0001 arrives as 1")]
+    refused = [entry("database.hostname", "no\n  connection"), entry("exact.proof")]
+
+    assert proof.Facts(True, "3.6.3.Final") == proof.outcome(proven)
+    assert proof.Facts(
+        True, against=("exact.proof: bit varying 0001 arrives as 1",)
+    ) == proof.outcome(altered)
+    assert proof.Facts(True, against=("database.hostname: no connection",)) == proof.outcome(
+        refused
+    )
+    assert proof.Facts(True) == proof.outcome([entry("slot.name")])
 
 
 @pytest.mark.parametrize("key", sorted({*EXACT, "column.mask.with.8.chars", "predicates"}))

@@ -91,6 +91,7 @@ def test_the_first_look_refuses_a_lossy_connector(worker: Worker) -> None:
         refused.value
     )
     assert "cdc connectors apply" in refused.value.next
+    assert 'check.accept: [check] accept = ["connector-values"]' in refused.value.next
     assert ("GET", "/connectors/cdc_app/config", None) == worker.asked[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -161,6 +162,25 @@ def test_only_what_a_role_lacks_is_mended() -> None:
             database="app",
         )
     )
+
+
+def test_where_nobody_may_give_replication_a_membership_stands_for_it() -> None:
+    """On Amazon's servers a role becomes a member of rds_replication, once."""
+    role = Role("c", superuser=False, login=True, replication=False, bypass_row_security=False,
+                settings={})  # fmt: skip
+    login = Login("c", known=True)
+
+    def told(found: Role | None) -> list[str]:
+        return statements(
+            roles.role_steps(login, found, replication=True, by_member_of="rds_replication")
+        )
+
+    granted = 'GRANT "rds_replication" TO "c"'
+    assert [
+        'CREATE ROLE "c" LOGIN;\nCOMMENT ON ROLE "c" IS \'made by cdc setup\'', granted,
+    ] == told(None)  # fmt: skip
+    assert [granted] == told(role)
+    assert [] == told(dataclasses.replace(role, replication=True))
 
 
 def test_a_password_file_is_read_as_java_reads_it() -> None:

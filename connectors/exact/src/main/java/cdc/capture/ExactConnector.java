@@ -1,6 +1,10 @@
 package cdc.capture;
 
+import io.debezium.config.Configuration;
+import io.debezium.connector.postgresql.Module;
 import io.debezium.connector.postgresql.PostgresConnector;
+import io.debezium.connector.postgresql.PostgresConnectorConfig;
+import io.debezium.connector.postgresql.connection.PostgresConnection;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -45,7 +49,23 @@ public final class ExactConnector extends PostgresConnector {
                 key -> new ConfigValue(key, config.get(key), List.of(), new ArrayList<>())));
         Profile.violations(config)
                 .forEach((key, message) -> values.computeIfAbsent(key, ConfigValue::new).addErrorMessage(message));
+        if (values.values().stream().allMatch(value -> value.errorMessages().isEmpty())) {
+            prove(config, values.get(Proof.KEY));
+        }
         return new Config(new ArrayList<>(values.values()));
+    }
+
+    /** Try the Debezium of this worker; the version for which it is proven is the value recommended. */
+    private static void prove(Map<String, String> config, ConfigValue outcome) {
+        PostgresConnectorConfig settings = new PostgresConnectorConfig(Configuration.from(config));
+        try (PostgresConnection connection = new PostgresConnection(settings.getJdbcConfig(), "cdc proof")) {
+            Proof.wrong(new ServerTextTask.EverythingIsText(connection)).forEach(outcome::addErrorMessage);
+        } catch (RuntimeException | LinkageError thrown) {
+            outcome.addErrorMessage("it could not be tried that values arrive as the server sends them: " + thrown);
+        }
+        if (outcome.errorMessages().isEmpty()) {
+            outcome.recommendedValues(List.of(Module.version()));
+        }
     }
 
     /**

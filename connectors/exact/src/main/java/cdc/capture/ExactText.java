@@ -17,7 +17,7 @@ import org.apache.kafka.connect.errors.DataException;
  */
 public final class ExactText implements CustomConverter<SchemaBuilder, RelationalColumn> {
 
-    private static final String UNCHANGED = "\u0001";
+    static final String UNCHANGED = "\u0001";
 
     @Override
     public void configure(Properties properties) {

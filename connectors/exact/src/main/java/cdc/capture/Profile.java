@@ -52,6 +52,8 @@ final class Profile {
                         rule.said() + ": " + rule.why);
             }
         }
+        all.define(Proof.KEY, ConfigDef.Type.STRING, "", ConfigDef.Importance.LOW, "not to be set: a validation"
+                + " tells here for which Debezium it has tried that values arrive as the server sends them");
         if (!all.names().contains(CONVERTERS)) {
             all.define(CONVERTERS, ConfigDef.Type.STRING, "", ConfigDef.Importance.HIGH, converterWanted());
         }

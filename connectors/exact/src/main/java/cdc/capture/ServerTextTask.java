@@ -36,6 +36,8 @@ final class ServerTextTask extends PostgresConnectorTask {
     protected ReplicationConnection buildReplicationConnection(
             PostgresConnection connection, PostgresSchema schema, PostgresConnectorConfig config) throws SQLException {
         SessionSettings.require(config);
+        EverythingIsText types = new EverythingIsText(connection);
+        Proof.require(types);
         // As Debezium's own method, but for the type registry.
         Configuration settings = config.getConfig();
         stream = new Whole(ReplicationConnection.builder(config)
@@ -50,7 +52,7 @@ final class ServerTextTask extends PostgresConnectorTask {
                 .streamParams(settings.getString(PostgresConnectorConfig.STREAM_PARAMS))
                 .statusUpdateInterval(Duration.ofMillis(
                         settings.getLong(PostgresConnectorConfig.STATUS_UPDATE_INTERVAL_MS)))
-                .withTypeRegistry(new EverythingIsText(connection))
+                .withTypeRegistry(types)
                 .withSchema(schema)
                 .jdbcMetadataConnection(connection)
                 .build(), Origin::of, () -> confirmed(connection, config.slotName()));
@@ -70,9 +72,9 @@ final class ServerTextTask extends PostgresConnectorTask {
      * value; only the second answer is ours. The converter refuses whatever is not text, so a
      * Debezium that asks otherwise stops instead of converting.
      */
-    private static final class EverythingIsText extends TypeRegistry {
+    static final class EverythingIsText extends TypeRegistry {
 
-        private EverythingIsText(PostgresConnection connection) {
+        EverythingIsText(PostgresConnection connection) {
             super(connection);
         }
 

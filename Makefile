@@ -1,4 +1,4 @@
-# make setup | demo | lint | test | test-least | fuzz | test-matrix | chaos | drill-lag | soak-verify | bench-verify | docs | wheel | clean; each prints little unless something fails.
+# make setup | demo | lint | test | test-least | ten-minutes | test-images | fuzz | test-matrix | chaos | drill-lag | soak-verify | bench-verify | docs | wheel | clean; each prints little unless something fails.
 PYTHON ?= python3
 BIN := .venv/bin
 JAR := connectors/exact/target/cdc-exact.jar
@@ -6,7 +6,7 @@ JAVA_SOURCES := connectors/exact/pom.xml $(shell find connectors/exact/src -type
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 POSTGRES_15 ?= /usr/lib/postgresql/15/bin
-.PHONY: setup demo lint test test-least fuzz test-matrix chaos drill-lag soak-verify bench-verify docs wheel clean announced beside
+.PHONY: setup demo lint test test-least ten-minutes images test-images fuzz test-matrix chaos drill-lag soak-verify bench-verify docs wheel clean announced beside
 
 setup: .venv/installed $(JAR)
 	@$(BIN)/python -m cdc.local.artifacts
@@ -63,6 +63,16 @@ beside:
 fuzz: setup
 	@PYTHONPATH=.:tests $(BIN)/python tests/fuzz.py 100000
 	@CDC_MODEL_EXAMPLES=5000 $(BIN)/python -m pytest -q tests/unit/test_model.py
+
+# Servers started by their own programs, then what docs/install.md says, typed; two minutes.
+ten-minutes: setup
+	@PYTHONPATH=.:tests $(BIN)/python tests/ten_minutes.py
+
+# Builds the images and runs docker/compose.yaml; needs a Docker daemon, and some minutes for the first build.
+images: setup
+	@docker compose -f docker/compose.yaml build
+test-images: images
+	@CDC_TEST_IMAGES=1 $(BIN)/python -m pytest -q -n0 tests/images $(PYTEST)
 
 # The same on the other versions of PostgreSQL; hours on a small machine. Each fetches what it lacks.
 test-matrix: setup

@@ -16,7 +16,8 @@ from testcontainers.core.network import Network
 
 from cdc.local import layout, versions
 
-SERVER = "postgres -c wal_level=logical -c max_wal_senders=60 -c max_replication_slots=60"
+SERVER = """postgres -c wal_level=logical -c max_wal_senders=60 -c max_replication_slots=60
+    -c max_connections=300 -c max_prepared_transactions=20"""
 STATED = versions.read(versions.FILE.read_text(encoding="utf-8")) | os.environ
 
 

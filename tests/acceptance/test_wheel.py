@@ -15,6 +15,8 @@ import harness
 import pytest
 from harness import ROOT, Stack
 
+import cdc
+
 TABLES = ["shop.orders", 'shop."Lines"']
 
 
@@ -65,6 +67,35 @@ def test_the_wheel_holds_the_package_and_its_resources(installed: Path) -> None:
     ):
         assert f"cdc/_resources/{resource}" in names
     assert [name for name in names if "test" in name] == []
+
+
+def test_each_program_runs_where_no_checkout_is(installed: Path, tmp_path: Path) -> None:
+    """In an empty folder, without anything of the checkout in the environment, all three programs
+    start, find what they are shipped with, and tell what is missing as they tell a person.
+    """
+
+    def run(name: str, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [installed.with_name(name), *words],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    for name in ("cdc", "cdc-verify", "cdc-lag-alert"):
+        assert f"{name}, version {cdc.__version__}\n" == run(name, "--version").stdout
+        assert 0 == run(name, "--help").returncode
+    assert [] == list(tmp_path.iterdir())
+    for name, *words in (("cdc", "status"), ("cdc-verify",), ("cdc-lag-alert", "watch")):
+        done = run(name, *words)
+        assert 2 == done.returncode, done.stderr
+        assert "next: give one with -c FILE or CDC_CONFIG" in done.stderr
+
+    run("cdc", "connectors", "plugin", "plugin.jar")
+    jar = "connectors/exact/target/cdc-exact.jar"
+    assert (ROOT / jar).read_bytes() == (tmp_path / "plugin.jar").read_bytes()
 
 
 @pytest.mark.long

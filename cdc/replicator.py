@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -33,7 +34,8 @@ from cdc.names import TableName
 from cdc.origins import Origin
 from cdc.position import Fenced, HeartbeatContent, Written
 from cdc.source import Source
-from cdc.writing import Turn
+from cdc.strangers import Strangers
+from cdc.writing import Resume, Turn
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +53,6 @@ _RUNS = "the connector runs, and may send it again"
 _SUMMARY_EVERY = 10.0
 
 
-class Resume(Exception):  # noqa: N818 -- the replicator goes on elsewhere in the log
-    """The transaction that comes next stands whole at a later offset."""
-
-    def __init__(self, offset: int) -> None:
-        super().__init__(offset)
-        self.offset = offset
-
-
 class Replicator:
     """Applies the stream to one replica until `stop` is set."""
 
@@ -72,6 +66,7 @@ class Replicator:
         self._teller = daemon.Teller(config.name, gauge)
         self._guard = Guard(config)
         self._succession = Succession(config, replica)
+        self._strangers = Strangers(config, replica, stop)
         self._blockers = Blockers(self._replica.dsn, config.application_name(replica, "look"))
         self._skip_to: int | None = None
         self._failures = 0  # since something was applied
@@ -155,7 +150,7 @@ class Replicator:
             Applier(conn, self._replica.dsn, application),
             at,
             Ledger(at.applied_lsn, at.ring),
-            Buffer(self._config.apply, coverage),
+            Buffer(self._config.apply, coverage, partial(self._strangers.pass_over, coverage)),
             at.next_offset,
             Lookahead(self._source, self._stop),
         )
@@ -179,10 +174,8 @@ class Replicator:
         log.info("waiting for the copy of %s", table)
         turn.conn.rollback()
         self._teller.waiting(turn.conn, f"for the copy of {table} to end (`cdc bootstrap`)")
-        while not self._stop.wait(_LOOK_AGAIN):
-            at, coverage = position.load(turn.conn, self._config.name)
-            if (at.generation, coverage) != (turn.position.generation, turn.buffer.coverage):
-                return
+        while not self._stop.wait(_LOOK_AGAIN) and turn.held_by(table):
+            pass
 
     def _tell(self, turn: Turn) -> None:
         """Keep `cdc status` right; within a transaction it must wait."""
@@ -319,10 +312,12 @@ class Replicator:
         try:
             with self._blockers.watching(turn.conn):
                 return turn.applier.write(batch.changes)
-        except Halt:
+        except Halt as halt:
             turn.conn.rollback()
-            # What did not fit may be a table that was emptied to be filled again.
+            # What did not fit may be a table that was, or is being, filled again.
             turn.require_generation()
+            if (table := turn.refilled(halt)) is not None:
+                raise Held(table) from halt
             raise
 
     def _trouble(self, what: str) -> None:

@@ -26,7 +26,7 @@ from cdc.steps import Step
 log = logging.getLogger(__name__)
 
 #: The version of the schema that this program works with.
-VERSION = 4
+VERSION = 5
 
 _RIGHTS = """
 SELECT has_database_privilege(%(role)s, current_database(), 'CREATE'),

@@ -7,14 +7,14 @@ import difflib
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from cdc.check import capture, primary, publication, replica, server, stream
+from cdc.check import capture, coverage, primary, publication, replica, server, stream
 from cdc.check.finding import Finding, Look
 from cdc.config import NOTHING_CHANGED, Config
 from cdc.errors import ConfigError
 
 LOOKS: Final[tuple[Look[Any], ...]] = (
     *server.LOOKS[:1], *primary.LOOKS, *publication.LOOKS, *stream.LOOKS, *capture.LOOKS,
-    *server.LOOKS[1:], *replica.LOOKS,
+    *server.LOOKS[1:], *replica.LOOKS, *coverage.LOOKS,
 )  # fmt: skip
 
 

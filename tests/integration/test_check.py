@@ -190,6 +190,7 @@ CASES: dict[str, Change] = {
     "replica-table": runs("r1", "ALTER TABLE app.t ADD COLUMN more int", "ALTER TABLE app.t DROP COLUMN more"),
     "replica-constraint": runs("r1", "ALTER TABLE app.t ADD CONSTRAINT x CHECK (id > 0)", "ALTER TABLE app.t DROP CONSTRAINT x"),
     "replica-uncovered": runs("primary", "CREATE TABLE app.later (id int PRIMARY KEY)", "DROP TABLE app.later"),
+    "replica-stray": runs("primary", "ALTER TABLE app.other RENAME TO others", "ALTER TABLE app.others RENAME TO other"),
     "replica-unlogged": runs("r1", "ALTER TABLE app.t SET UNLOGGED", "ALTER TABLE app.t SET LOGGED"),
     "replica-writers": runs("r1", "GRANT INSERT ON app.t TO PUBLIC", "REVOKE INSERT ON app.t FROM PUBLIC"),
 }  # fmt: skip

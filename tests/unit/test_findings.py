@@ -20,7 +20,7 @@ from test_tables import config, table
 from cdc import config as configs
 from cdc import connectors, postgres, state, tables, topic
 from cdc.catalog import Obstacle
-from cdc.check import audit, capture, primary, registry, replica, report, server, stream
+from cdc.check import audit, capture, coverage, primary, registry, replica, report, server, stream
 from cdc.check import publication as publications
 from cdc.check.audit import Audit, Found, Unread
 from cdc.check.finding import ADVICE, DELAYS, LOSES, Look, finding
@@ -28,6 +28,7 @@ from cdc.connectors import Health
 from cdc.errors import ConfigError, Unreachable
 from cdc.names import TableName
 from cdc.roles import Role
+from cdc.strays import Stray
 from cdc.topic import Policy
 from cdc.verify.likeness import Mismatch
 
@@ -66,7 +67,7 @@ REPLICA = replica.Tables(True, (), (), (), ())
 FOLLOWED = replica.Followed(())
 WELL: tuple[Any, ...] = (
     SERVER, ROLES, TABLES, primary.Place("s", SLOT), primary.Running(300, (), ()), PUBLICATION,
-    TOPIC, CONNECTOR, STATE, REPLICA, FOLLOWED,
+    TOPIC, CONNECTOR, STATE, REPLICA, FOLLOWED, coverage.Facts(()),
 )  # fmt: skip
 
 
@@ -170,6 +171,7 @@ BAD: dict[str, Any] = {
     "replica-table": dataclasses.replace(REPLICA, differing=((T, Mismatch("is not", "make it")),)),
     "replica-constraint": dataclasses.replace(REPLICA, refusing=((T, "x", "CHECK (id > 0)"),)),
     "replica-uncovered": dataclasses.replace(REPLICA, uncovered=(T,)),
+    "replica-stray": coverage.Facts((Stray(T, "gone", ("r1",)),)),
     "replica-unlogged": dataclasses.replace(FOLLOWED, unlogged=(T,)),
     "replica-writers": dataclasses.replace(FOLLOWED, writers=(("PUBLIC", 3, T),)),
 }  # fmt: skip

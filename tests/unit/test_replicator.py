@@ -23,8 +23,8 @@ from cdc.ledger import Gap, Ledger
 from cdc.lookahead import Lookahead
 from cdc.names import TableName
 from cdc.position import Coverage, Fenced, Position
-from cdc.replicator import Replicator, Resume
-from cdc.writing import Turn
+from cdc.replicator import Replicator
+from cdc.writing import Resume, Turn
 
 APPLIED = 1000
 RING = ((7, APPLIED),)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
+from typing import NoReturn
 
 from cdc import changes
 from cdc.config import Apply as Limits
@@ -53,15 +55,40 @@ class Batch:
     skipped: int
 
 
+def _refuse(change: Change) -> NoReturn:
+    raise unknown(change)
+
+
+def unknown(change: Change, why: str | None = None) -> SchemaMismatch:
+    """Return the error for a table that this replica does not follow and must not pass over.
+
+    Renamed, attached as a partition, or published under its root's name: its rows would be missed.
+    """
+    what = f"the stream has changes of {change.table}, which this replica was never filled with"
+    return SchemaMismatch(
+        f"{what}: {why}" if why else what,
+        safe="nothing of that transaction was applied; the replica is consistent as of its position",
+        next=f"run `cdc setup`, then `cdc bootstrap --table {change.table}` for this replica; if the table "
+        "was renamed, rename it here first and add --overwrite; if it is partitioned or is not to be "
+        "replicated any more, `cdc bootstrap --overwrite`",
+        table=str(change.table),
+        txid=change.txid,
+        offset=change.offset,
+        lsn=change.lsn,
+    )
+
+
 @dataclasses.dataclass(slots=True)
 class Buffer:
     """Collects the ledger's steps into batches within `limits`.
 
-    `coverage` tells, per table, up to which commit its copy holds the rows already.
+    `coverage` tells, per table, up to which commit its copy holds the rows already. `strange` is asked
+    about a change of a table that is not in it: it returns where that is passed over.
     """
 
     limits: Limits
     coverage: dict[TableName, Coverage]
+    strange: Callable[[Change], None] = _refuse
     whole: list[Transaction] = dataclasses.field(default_factory=list)
     open: list[Change] = dataclasses.field(default_factory=list)
     heartbeat: HeartbeatContent | None = None
@@ -147,7 +174,8 @@ class Buffer:
     def _wanted(self, change: Change, end_lsn: int) -> bool:
         covered = self.coverage.get(change.table)
         if covered is None:
-            raise _unknown(change)
+            self.strange(change)
+            return False
         if covered.snapshot_lsn is not None and end_lsn <= covered.snapshot_lsn:
             return False
         if covered.state != "copied":
@@ -159,24 +187,6 @@ class Buffer:
         for transaction in done:
             self.rows -= len(transaction.changes)
             self.size -= sum(_held(change) for change in transaction.changes)
-
-
-def _unknown(change: Change) -> SchemaMismatch:
-    """Return the error for a table that this replica does not follow.
-
-    Renamed, attached as a partition, or published under its root's name: its rows would be missed.
-    """
-    return SchemaMismatch(
-        f"the stream has changes of {change.table}, which this replica was never filled with",
-        safe="nothing of that transaction was applied; the replica is consistent as of its position",
-        next=f"run `cdc setup`, then `cdc bootstrap --table {change.table}` for this replica; if the table "
-        "was renamed, rename it here first and add --overwrite; if it is partitioned or is not to be "
-        "replicated any more, `cdc bootstrap --overwrite`",
-        table=str(change.table),
-        txid=change.txid,
-        offset=change.offset,
-        lsn=change.lsn,
-    )
 
 
 def _held(change: Change) -> int:

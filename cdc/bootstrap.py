@@ -2,8 +2,8 @@
 
 Register the tables (the daemon stops before their events) → barrier through the topic (where to
 start reading) → snapshot at an exact LSN → schema → empty and record the LSN → copy, and per table
-indexes, ANALYZE, `copied` → what comes last. First run, run after an interruption, a table added
-and a table filled anew are this one mechanism: tables not yet `copied` are filled.
+indexes, ANALYZE, `copied` → what comes last. Where the replica has a position already, tables are added
+and filled anew `beside` the stream instead: nothing waits for their copy.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ from cdc import (
     finishing,
     postgres,
     schema_load,
+    shadow,
     snapshot,
     tables,
     topic,
 )
+from cdc.beside import Beside
 from cdc.config import Config
 from cdc.copying import Sessions
-from cdc.errors import CdcError, PositionLost, SchemaMismatch
+from cdc.errors import CdcError, SchemaMismatch
 from cdc.filling import Start
 from cdc.finishing import ForeignKeys
 from cdc.names import TableName
@@ -83,6 +85,7 @@ class Bootstrap:
         self._application = config.application_name(name, "bootstrap")
         self._schema_lock = threading.Lock()
         self._stopping = threading.Event()
+        self._beside = Beside(config, name, primary, replica, note) if plan.beside else None
 
     def run(self, jobs: int) -> Filled:
         """Do what the plan says.
@@ -90,10 +93,12 @@ class Bootstrap:
         Raises the errors of every part; what was copied whole stays, so running again continues.
         """
         started = time.monotonic()
+        shadow.clear(self._replica, self._config.name)
         lsn, done = (None, Tally())
         if self._plan.fill:
             lsn, done = self._fill(jobs)
-            self._still_there()
+            if self._beside is None:
+                filling.still_there(self._replica, self._config, self._name)
         elif self._plan.whole_schema_pending:
             self._note("all tables are filled; finishing the schema")
             with self._dumped(None) as archive:
@@ -113,7 +118,8 @@ class Bootstrap:
     def _fill(self, jobs: int) -> tuple[int, Tally]:
         stream, plan = self._config.name, self._plan
         names = [t.name for t in plan.fill]
-        filling.register(self._replica, stream, names, alone=plan.start_over)
+        if self._beside is None:
+            filling.register(self._replica, stream, names, alone=plan.start_over)
         begun = False
         try:
             self._note("waiting for a barrier to come through the topic")
@@ -125,52 +131,44 @@ class Bootstrap:
                 look_dsn=self._config.primary.admin_dsn,
             ) as taken:  # fmt: skip
                 found = self._as_seen(taken)
+                start = Start(
+                    self._config.topic, info.topic_id, passed.offset + 1, passed.leader_epoch,
+                    taken.lsn, taken.server.system_id, taken.server.timeline,
+                )  # fmt: skip
                 with self._dumped(taken.name) as archive:
                     entries = self._wanted(archive)
                     self._load(archive, entries, "pre-data")
                     self._compare(found)
-                    start = Start(
-                        self._config.topic, info.topic_id, passed.offset + 1, passed.leader_epoch,
-                        taken.lsn, taken.server.system_id, taken.server.timeline,
-                    ) if plan.needs_start else None  # fmt: skip
-                    filling.begin(
-                        self._replica,
-                        stream,
-                        found,
-                        taken.lsn,
-                        start,
-                        fires_triggers=self._config.replica(self._name).triggers == "disabled",
-                    )
+                    self._begin(found, start)
                     begun = True
                     done = self._copy(taken, found, archive, entries, jobs)
                     self._finish_schema(archive, entries)
                 for table in found:  # partitions have got the triggers of their root by now
                     self._quiet(self._replica, table.name)
-                return taken.lsn, done
+            if self._beside is not None:
+                self._beside.join(start)
         except BaseException:
-            if not begun:
-                self._withdraw(names)
+            # The reason for giving up is what the user must see, also if the replica is gone by now.
+            with contextlib.suppress(psycopg.Error):
+                if self._beside is not None:
+                    self._beside.withdraw()
+                elif not begun:
+                    # Without this a running daemon would wait at these tables until somebody tries again.
+                    filling.withdraw(self._replica, stream, names, plan.recorded)
             raise
+        return start.applied_lsn, done
 
-    def _still_there(self) -> None:
-        """Raise PositionLost if the topic was cut past the position while rows were copied."""
-        reached, _recorded = filling.load(self._replica, self._config.name)
-        low, _high = barrier.bounds(self._config)
-        if reached is not None and reached.next_offset < low:
-            raise PositionLost(
-                "the copy took longer than the topic keeps records: it begins at offset "
-                f"{low} by now, the replica needs {reached.next_offset}",
-                safe="the copied rows are right as of the snapshot, but cannot be brought further",
-                next="raise kafka.topic.retention, run `cdc setup`, then `cdc bootstrap --overwrite`",
-                replica=self._name,
-                topic=self._config.topic,
-            )
-
-    def _withdraw(self, names: Sequence[TableName]) -> None:
-        # Without this a running daemon would wait at these tables until somebody tries again. The
-        # reason for giving up is what the user must see, also if the replica is gone by now.
-        with contextlib.suppress(psycopg.Error):
-            filling.withdraw(self._replica, self._config.name, names, self._plan.recorded)
+    def _begin(self, found: Sequence[Table], start: Start) -> None:
+        """Let the tables take rows, and the daemon know."""
+        plan = self._plan
+        if self._beside is not None:
+            self._beside.begin(found, plan.in_use, plan.partly)
+            return
+        fires = self._config.replica(self._name).triggers == "disabled"
+        filling.begin(
+            self._replica, self._config.name, found, start.applied_lsn,
+            start if plan.needs_start else None, fires_triggers=fires,
+        )  # fmt: skip
 
     def _as_seen(self, taken: Snapshot) -> list[Table]:
         """Hold the tables to be filled on the primary; return them as the snapshot has them."""
@@ -276,12 +274,16 @@ class Bootstrap:
                 conn.autocommit = True
                 self._quiet(conn, table.name)
                 conn.execute(sql.SQL("ANALYZE {}").format(table.name.sql))
-                filling.whole(conn, self._config.name, table, tally)
+                if self._beside is not None:
+                    self._beside.whole(conn, table, tally)
+                else:
+                    filling.whole(conn, self._config.name, table, tally)
 
         sessions = Sessions(
             lambda: snapshot.session(self._config.primary.dsn, self._application, taken.name),
             self._target,
             jobs,
+            self._beside.place if self._beside is not None else lambda table: table,
         )
         with CopyProgress(f"copying into {self._name}", sum(s for _t, s in sizes)) as progress:
             copying.copy(copying.pieces(sizes), sessions, whole, progress, self._stopping)

@@ -19,6 +19,7 @@ from psycopg import sql
 
 from cdc import postgres, snapshot
 from cdc.errors import ApplyRefused, CdcError, Unreachable
+from cdc.names import TableName
 from cdc.progress import CopyProgress, Tally
 from cdc.tables import Table
 
@@ -55,11 +56,15 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sessions:
-    """How to open the two ends: the primary's inside the snapshot, the replica's for writing."""
+    """How to open the two ends: the primary's inside the snapshot, the replica's for writing.
+
+    `place` tells into which table of the replica the rows of one of the primary go.
+    """
 
     source: Callable[[], Connection]
     target: Callable[[], Connection]
     pairs: int
+    place: Callable[[TableName], TableName]
 
 
 def pieces(sizes: Iterable[tuple[Table, int]], range_bytes: int = RANGE_BYTES) -> tuple[Piece, ...]:
@@ -109,9 +114,9 @@ def read_statement(piece: Piece) -> sql.Composed:
     )
 
 
-def write_statement(table: Table) -> sql.Composed:
-    """Return the COPY that writes rows of `table` on the replica."""
-    return sql.SQL("COPY {} ({}) FROM STDIN").format(table.name.sql, _list(table))
+def write_statement(table: Table, place: TableName) -> sql.Composed:
+    """Return the COPY that writes rows of `table` into `place` on the replica."""
+    return sql.SQL("COPY {} ({}) FROM STDIN").format(place.sql, _list(table))
 
 
 def _list(table: Table) -> sql.Composed:
@@ -230,7 +235,9 @@ class _Copier:
         with target.transaction(), target.cursor() as into, source.cursor() as out:
             with (
                 out.copy(read_statement(piece)) as rows,
-                into.copy(write_statement(piece.table)) as copied,
+                into.copy(
+                    write_statement(piece.table, self._sessions.place(piece.table.name))
+                ) as copied,
             ):
                 for row in rows:
                     chunk.append(row)

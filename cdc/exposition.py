@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import get_args
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from cdc import lag, metrics
+from cdc import lag, metrics, strays
 from cdc.measuring import Measuring
 from cdc.observation import Observation
 from cdc.verify import gauges
@@ -57,7 +58,9 @@ class Exposition(Collector):
         r, slot = self.measured.replica, seen.slot
         yield metrics.BACKLOG.family(((r,), seen.lag(r).backlog))
         yield metrics.SKEW.family(*(((side,), value) for side, value in seen.skew.items()))
-        yield metrics.UNCOVERED.family(((r,), len(seen.uncovered)))
+        reasons = Counter(stray.why for stray in seen.strays)
+        yield metrics.UNCOVERED.family(((r,), sum(reasons[why] for why in strays.LACKING)))
+        yield metrics.STRAYS.family(*(((r, why), reasons[why]) for why in strays.WHYS))
         yield metrics.OLDEST.family(((), seen.oldest_transaction))
         if (said := seen.readings.get(r)) is not None:
             yield from gauges.collected({r: said.verified})

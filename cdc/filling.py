@@ -16,9 +16,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from cdc import barrier, postgres, state
 from cdc import lsn as lsns
-from cdc import postgres, state
-from cdc.errors import NotReady
+from cdc.config import Config
+from cdc.errors import NotReady, PositionLost
 from cdc.names import TableName
 from cdc.position import Coverage, State
 from cdc.progress import Tally
@@ -54,6 +55,10 @@ class Reached:
     timeline: int
 
 
+def lock_name(stream: str) -> str:
+    return f"cdc/bootstrap/{stream}"
+
+
 def lock(conn: Connection, stream: str) -> None:
     """Keep other bootstraps of this stream and replica out while `conn` lives.
 
@@ -61,7 +66,7 @@ def lock(conn: Connection, stream: str) -> None:
     """
     state.require(conn)
     row = conn.execute(
-        "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [f"cdc/bootstrap/{stream}"]
+        "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [lock_name(stream)]
     ).fetchone()
     if row is None or not row[0]:
         raise NotReady(
@@ -82,20 +87,22 @@ def load(conn: Connection, stream: str) -> tuple[Reached | None, dict[TableName,
                 [stream],
             ).fetchone()
             rows = conn.execute(
-                "SELECT schema_name, table_name, state, snapshot_lsn - '0/0' FROM cdc.tables"
+                "SELECT schema_name, table_name, state, snapshot_lsn - '0/0', relid FROM cdc.tables"
                 " WHERE stream = %s",
                 [stream],
             ).fetchall()
-    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+    except (
+        psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, psycopg.errors.UndefinedColumn
+    ) as error:  # fmt: skip
         raise NotReady(
-            "the replica has no schema cdc",
+            "the replica has no schema cdc, or one of an older release",
             safe="nothing was changed",
             next="run `cdc setup`, then `cdc bootstrap`",
         ) from error
     reached = place and Reached(place[0], place[1], int(place[2]), place[3], place[4])
     return reached, {
-        TableName(schema, name): Coverage(state, None if at is None else int(at))
-        for schema, name, state, at in rows
+        TableName(schema, name): Coverage(state, None if at is None else int(at), relid)
+        for schema, name, state, at, relid in rows
     }
 
 
@@ -149,15 +156,19 @@ def begin(conn: Connection, stream: str, found: Sequence[Table], lsn: int, start
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             with conn.transaction():
-                _empty(conn, [t.name for t in found], fires_triggers=fires_triggers)
+                empty(conn, [t.name for t in found], fires_triggers=fires_triggers)
                 for table in found:
                     _set(conn, stream, table.name, "copying", lsn)
                     conn.execute(
-                        "UPDATE cdc.tables SET columns = %s, rows = NULL, bytes = NULL"
+                        "UPDATE cdc.tables SET columns = %s, relid = %s, rows = NULL, bytes = NULL"
                         " WHERE stream = %s AND schema_name = %s AND table_name = %s",
-                        [json.dumps([[c.name, c.type] for c in table.columns]), stream,
-                         table.name.schema, table.name.name],
-                    )  # fmt: skip
+                        [_described(table), table.oid, stream, table.name.schema, table.name.name],
+                    )
+                conn.cursor().executemany(
+                    "DELETE FROM cdc.filling"
+                    " WHERE stream = %s AND schema_name = %s AND table_name = %s",
+                    [(stream, t.name.schema, t.name.name) for t in found],
+                )
                 # After the tables: the daemon takes its locks in this order too.
                 _raise_generation(conn, stream)
                 if start is not None:
@@ -183,6 +194,46 @@ def whole(conn: Connection, stream: str, table: Table, tally: Tally) -> None:
         " WHERE stream = %s AND schema_name = %s AND table_name = %s",
         [tally.rows, tally.bytes, stream, table.name.schema, table.name.name],
     )
+
+
+def joined(conn: Connection, stream: str, table: Table, lsn: int, tally: Tally) -> None:
+    """Record, in the open transaction, a table that was filled beside the stream.
+
+    A record of the same table under the name that it had before goes.
+    """
+    conn.execute(
+        "DELETE FROM cdc.tables WHERE stream = %s AND relid = %s AND (schema_name, table_name) <> (%s, %s)",
+        [stream, table.oid, table.name.schema, table.name.name],
+    )
+    conn.execute(
+        "INSERT INTO cdc.tables AS t (stream, schema_name, table_name, state, snapshot_lsn, columns, relid,"
+        " rows, bytes) VALUES (%s, %s, %s, 'copied', %s::pg_lsn, %s, %s, %s, %s)"
+        " ON CONFLICT (stream, schema_name, table_name) DO UPDATE SET state = excluded.state,"
+        " snapshot_lsn = excluded.snapshot_lsn, columns = excluded.columns, relid = excluded.relid,"
+        " rows = excluded.rows, bytes = excluded.bytes, updated_at = clock_timestamp()",
+        [stream, table.name.schema, table.name.name, lsns.show(lsn), _described(table), table.oid,
+         tally.rows, tally.bytes],
+    )  # fmt: skip
+    _raise_generation(conn, stream)
+
+
+def _described(table: Table) -> str:
+    return json.dumps([[c.name, c.type] for c in table.columns])
+
+
+def still_there(conn: Connection, config: Config, replica: str) -> None:
+    """Raise PositionLost if the topic was cut past the position while rows were copied."""
+    reached, _recorded = load(conn, config.name)
+    low, _high = barrier.bounds(config)
+    if reached is not None and reached.next_offset < low:
+        raise PositionLost(
+            "the copy took longer than the topic keeps records: it begins at offset "
+            f"{low} by now, the replica needs {reached.next_offset}",
+            safe="the copied rows are right as of the snapshot, but cannot be brought further",
+            next="raise kafka.topic.retention, run `cdc setup`, then `cdc bootstrap --overwrite`",
+            replica=replica,
+            topic=config.topic,
+        )
 
 
 def sections(conn: Connection, stream: str) -> set[str]:
@@ -242,7 +293,7 @@ def _place(conn: Connection, stream: str, start: Start) -> None:
     )  # fmt: skip
 
 
-def _empty(conn: Connection, names: Sequence[TableName], *, fires_triggers: bool) -> None:
+def empty(conn: Connection, names: Sequence[TableName], *, fires_triggers: bool) -> None:
     """Empty exactly these tables, partitions and inheritance children of theirs not included."""
     referencing = conn.execute(
         "WITH w AS (SELECT c.oid FROM unnest(%s::text[], %s::text[]) AS w (schema, name)"

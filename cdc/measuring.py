@@ -23,6 +23,7 @@ from cdc.gauge import Gauge
 from cdc.observation import STALE, Observation, Observer
 from cdc.readings import PATIENCE
 from cdc.samples import Sample
+from cdc.strays import Stray
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Measuring:
         self._lock = threading.Lock()
         self._waiting: deque[Sample] = deque()
         self._trouble: str | None = None
-        self._uncovered: frozenset[str] = frozenset()
+        self._strays: frozenset[Stray] = frozenset()
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=run, name=name, daemon=True)
@@ -134,13 +135,10 @@ class Measuring:
                 looked_at=before.looked_at,
             )
         self.seen, self._look = seen, found
-        uncovered = frozenset(map(str, seen.uncovered))
-        if uncovered - self._uncovered:
-            log.warning(
-                "not replicated, though the patterns match: %s; run `cdc setup`, then `cdc bootstrap`",
-                ", ".join(sorted(uncovered)),
-            )
-        self._uncovered = uncovered
+        for stray in seen.strays:
+            if stray not in self._strays:
+                log.warning("%s %s; %s", stray.table, stray.what, stray.fix)
+        self._strays = frozenset(seen.strays)
 
     def _keep(self, observer: Observer) -> None:
         """Write the samples that wait; where the replica does not take them they wait on."""

@@ -53,6 +53,11 @@ SLOT_LOST_IN = Name("cdc_slot_lost_in_seconds", "Until the slot is lost at the p
 SLOT_ACTIVE = Name("cdc_slot_active", "1 while the connector reads from its slot.", ())
 CONNECTOR_RUNNING = Name("cdc_connector_running", "1 while connector and task say RUNNING.", ())
 UNCOVERED = Name("cdc_uncovered_tables", "Tables that match the patterns and are not replicated.", ("replica",))  # fmt: skip
+STRAYS = Name(
+    "cdc_stray_tables",
+    "Tables that primary and replica do not share as they should, by what is wrong.",
+    ("replica", "why"),
+)
 OLDEST = Name("cdc_primary_oldest_transaction_seconds", "Age of the oldest open transaction that writes.", ())  # fmt: skip
 TRANSACTIONS = Name(
     "cdc_applied_transactions_total", "Source transactions applied.", kind="counter"

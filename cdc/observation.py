@@ -18,7 +18,7 @@ from typing import TypeVar
 import psycopg
 from psycopg import sql
 
-from cdc import explanation, history, lag, position, postgres, readings, unapplied
+from cdc import explanation, history, lag, position, postgres, readings, strays, unapplied
 from cdc.config import Config
 from cdc.connect import Connect
 from cdc.errors import BrokenStream, CdcError, Unreachable
@@ -27,6 +27,7 @@ from cdc.lag import Lag, Reading, Sample
 from cdc.names import TableName
 from cdc.position import Coverage
 from cdc.readings import Capture, PrimaryReading, ReplicaReading
+from cdc.strays import Inventory, Stray
 
 T = TypeVar("T")
 
@@ -56,8 +57,7 @@ class Observation:
     """One look. `at` is the primary's clock as far as it is known, else this machine's.
 
     `unread` has the error of everything that could not be read: "primary", "connect", "kafka" or a
-    replica's name. `uncovered` are tables that match the patterns, each with the replicas that lack
-    it. `skew` is each end's clock less this machine's, in seconds, by the same names.
+    replica's name. `strays` are tables that primary and replicas do not share as they should. `skew` is each end's clock less this machine's, in seconds, by the same names.
     `oldest_transaction` is the age in seconds of the oldest open one that writes on the primary.
     """
 
@@ -65,7 +65,7 @@ class Observation:
     lags: tuple[Lag, ...]
     capture: Capture | None
     slot: Slot | None
-    uncovered: dict[TableName, tuple[str, ...]]
+    strays: tuple[Stray, ...]
     skew: dict[str, float]
     unread: dict[str, CdcError]
     readings: dict[str, ReplicaReading]
@@ -79,7 +79,7 @@ class _Seldom:
     """A look in the background at the primary's tables and history; it may take its time."""
 
     def __init__(self, config: Config) -> None:
-        self.chosen: tuple[TableName, ...] | None = None
+        self.inventory: Inventory | None = None
         self.history: History | None = None
         self._config = config
         self._thread: threading.Thread | None = None
@@ -100,7 +100,13 @@ class _Seldom:
         # That the primary cannot be read the other looks tell.
         with contextlib.suppress(CdcError, psycopg.Error):
             self.history = history.read(self._config.primary.dsn, application)
-            self.chosen = readings.chosen(self._config)
+            with contextlib.closing(
+                postgres.connect(
+                    self._config.primary.dsn, application, autocommit=True,
+                    connect_timeout=round(readings.PATIENCE),
+                )
+            ) as conn:  # fmt: skip
+                self.inventory = readings.inventory(self._config, conn)
 
 
 class Observer:
@@ -152,7 +158,7 @@ class Observer:
             tuple(explanation.added(at, said_by.get(at.replica), capture, unread) for at in lags),
             capture,
             None if found is None else self._slot(found[0]),
-            self._uncovered(said_by),
+            self._strays(said_by),
             skew,
             unread,
             said_by,
@@ -254,14 +260,15 @@ class Observer:
         lost_in = slot.left / rate if slot.left is not None and rate > 0 else None
         return Slot(slot.active, slot.wal_status, slot.retained, lost_in)
 
-    def _uncovered(self, said_by: dict[str, ReplicaReading]) -> dict[TableName, tuple[str, ...]]:
-        lacking: dict[TableName, list[str]] = {}
-        for name, said in said_by.items():
-            there = {TableName(schema, table) for schema, table, *_ in said.tables}
-            for table in self._seldom.chosen or ():
-                if said.position is not None and table not in there:
-                    lacking.setdefault(table, []).append(name)
-        return {table: tuple(names) for table, names in lacking.items()}
+    def _strays(self, said_by: dict[str, ReplicaReading]) -> tuple[Stray, ...]:
+        if self._seldom.inventory is None:
+            return ()
+        followed = {
+            name: {TableName(schema, table): number for schema, table, number in said.numbers}
+            for name, said in said_by.items()
+            if said.position is not None
+        }
+        return strays.of(self._seldom.inventory, followed)
 
 
 def _answer(future: Future[T], end: str, unread: dict[str, CdcError]) -> T | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from cdc import barrier, counterparts, filling, history, position, tables, topic
+from cdc import barrier, counterparts, filling, history, position, shadow, tables, topic
 from cdc.config import NOTHING_CHANGED, Config
 from cdc.counterparts import listed
 from cdc.errors import NotEmpty, NotReady, PositionLost, SchemaMismatch, UsageError
@@ -34,6 +34,8 @@ class Plan:
     position, `start_over` that it has one which leads nowhere. `whole_schema` restores the
     primary's whole schema, else only what the tables need; `whole_schema_pending` says that an
     earlier run did not get to its end. `oids` are the filled tables and the partitioned ones above.
+    `beside` says that the stream goes on meanwhile (`cdc.beside`): `in_use` are those tables that
+    have rows for readers, `partly` those that an earlier run like it has left with some of theirs.
     """
 
     rows: tuple[Table, ...]
@@ -46,6 +48,9 @@ class Plan:
     whole_schema: bool
     whole_schema_pending: bool
     oids: frozenset[int]
+    beside: bool
+    in_use: frozenset[TableName]
+    partly: frozenset[TableName]
 
     @property
     def owners(self) -> set[TableName]:
@@ -101,26 +106,33 @@ def make(
         counterparts.present(fill, here, name)
     counterparts.unobstructed(config, name, fill)
     existing = {t.name for t in fill if t.name in here and here[t.name].kind == "r"}
-    full = filling.with_rows(replica, existing - (set() if overwrite else set(recorded)))
+    partly = shadow.incomplete(replica, config.name)
+    ours = partly if overwrite else partly | set(recorded)
+    full = filling.with_rows(replica, existing - ours)
     if full and not overwrite:
         raise NotEmpty(
             f"these tables of the replica have rows already: {listed(full)}",
             safe=NOTHING_CHANGED,
-            next="if these rows may go, add --overwrite; it empties exactly the tables it fills",
+            next="if these rows may go, add --overwrite; it replaces those of exactly the tables it fills",
             replica=name,
             table=str(full[0]) if len(full) == 1 else None,
         )
+    start_afresh = reached is None or lost is not None or anew
     return Plan(
         rows=selection.rows,
         partitioned=selection.partitioned,
         fill=tuple(fill),
         recorded=recorded,
         overwritten=tuple(full),
-        needs_start=reached is None or lost is not None or anew,
-        start_over=everything and (lost is not None or reached is None or anew),
+        needs_start=start_afresh,
+        start_over=everything and start_afresh,
         whole_schema=whole,
         whole_schema_pending=whole and bool(copied),
         oids=_with_parents(fill, selection.partitioned),
+        beside=not start_afresh
+        and all(recorded[t.name].state == "copied" for t in fill if t.name in recorded),
+        in_use=frozenset(full) | (copied & {t.name for t in fill}),
+        partly=partly - copied,
     )
 
 

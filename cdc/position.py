@@ -71,10 +71,14 @@ State = Literal["registered", "copying", "copied"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Coverage:
-    """A table's row of cdc.tables: rows up to `snapshot_lsn` came with its copy."""
+    """A table's row of cdc.tables: rows up to `snapshot_lsn` came with its copy.
+
+    `relid` is its oid on the primary then, None where it was copied by an older release.
+    """
 
     state: State
     snapshot_lsn: int | None
+    relid: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -127,7 +131,9 @@ def load(conn: Connection, stream: str) -> tuple[Position, dict[TableName, Cover
             "SELECT stream, topic, topic_id, next_offset, leader_epoch, applied_lsn - '0/0',"
             " system_id, timeline, ring, generation,"
             " (extract(epoch FROM applied_at) * 1000)::bigint, (SELECT jsonb_agg(jsonb_build_array("
-            " schema_name, table_name, state, (snapshot_lsn - '0/0')::text)) FROM cdc.tables t"
+            " schema_name, table_name, state, (snapshot_lsn - '0/0')::text,"
+            # By this way it is also read where `cdc setup` has not been run since the last release.
+            " to_jsonb(t) -> 'relid')) FROM cdc.tables t"
             " WHERE t.stream = p.stream) FROM cdc.position p WHERE stream = %s",
             [stream],
         ).fetchone()
@@ -151,8 +157,8 @@ def load(conn: Connection, stream: str) -> tuple[Position, dict[TableName, Cover
         applied_ms=row[10],
     )
     coverage = {
-        TableName(schema, name): Coverage(state, None if at is None else int(at))
-        for schema, name, state, at in row[11] or ()
+        TableName(schema, name): Coverage(state, None if at is None else int(at), relid)
+        for schema, name, state, at, relid in row[11] or ()
     }
     return position, coverage
 

@@ -6,7 +6,6 @@ hangs must not hold up the look at the others. What cannot be read raises; nothi
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import re
@@ -25,6 +24,7 @@ from cdc.connect import Connect
 from cdc.errors import NotReady
 from cdc.names import TableName
 from cdc.position import Position
+from cdc.strays import Inventory
 from cdc.verify import gauges
 from cdc.verify.gauges import Gauges
 
@@ -70,6 +70,8 @@ SELECT json_build_object(
      WHERE stream = {stream}),
   'tables', (SELECT coalesce(json_agg(json_build_array(schema_name, table_name, state,
        snapshot_lsn - '0/0')), '[]') FROM cdc.tables WHERE stream = {stream}),
+  'numbers', (SELECT coalesce(json_agg(json_build_array(schema_name, table_name,
+       to_jsonb(t) -> 'relid')), '[]') FROM cdc.tables t WHERE stream = {stream}),
   'daemon', (SELECT json_build_object('state', state, 'error', error,
        'age', extract(epoch FROM clock_timestamp() - updated_at))
      FROM cdc.daemon WHERE stream = {stream}),
@@ -127,7 +129,7 @@ class Writer(msgspec.Struct, frozen=True):
 class ReplicaReading(msgspec.Struct, frozen=True):
     """A replica's own tables; `tables` are [schema, name, state, snapshot LSN].
 
-    `verified` is what runs of cdc-verify have left there.
+    `numbers` are [schema, name, number on the primary], None where an older release has copied it. `verified` is what runs of cdc-verify have left there.
     """
 
     clock: float
@@ -140,6 +142,7 @@ class ReplicaReading(msgspec.Struct, frozen=True):
     daemon: Daemon | None
     writer: Writer | None
     verified: Gauges
+    numbers: list[tuple[str, str, int | None]] = msgspec.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -207,15 +210,24 @@ class Primary:
         self._server.close()
 
 
-def chosen(config: Config) -> tuple[TableName, ...]:
-    """Return the tables whose rows shall be replicated, by the patterns against the catalog."""
-    application = config.application_name("primary", "look")
-    with contextlib.closing(
-        postgres.connect(
-            config.primary.dsn, application, autocommit=True, connect_timeout=round(PATIENCE)
-        )
-    ) as conn:
-        return tuple(t.name for t in tables.select(config, tables.read(conn)).rows)
+#: Tables in a publication; with its partitions each partitioned one.
+_PUBLISHED = """
+SELECT n.nspname::text, c.relname::text
+  FROM pg_publication p CROSS JOIN LATERAL pg_get_publication_tables(p.pubname) AS t
+  JOIN pg_class c ON c.oid = t.relid JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE p.pubname = %s
+"""
+
+
+def inventory(config: Config, conn: psycopg.Connection[Any]) -> Inventory:
+    """Return the primary's tables, by the patterns against its catalog."""
+    found = tables.read(conn)
+    published = conn.execute(_PUBLISHED, [config.publication])
+    return Inventory(
+        tuple(t.name for t in tables.select(config, found).rows),
+        frozenset(TableName(schema, name) for schema, name in published),
+        {t.oid: t.name for t in found},
+    )
 
 
 class Replica:

@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -34,6 +35,7 @@ from cdc.names import TableName
 from cdc.origins import Origin
 from cdc.position import Fenced, HeartbeatContent, Written
 from cdc.source import Source
+from cdc.strangers import Strangers
 from cdc.writing import Turn
 
 log = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ class Replicator:
         self._guard = Guard(config)
         self._succession = Succession(config, replica)
         self._keeper = Keeper(config, replica)
+        self._strangers = Strangers(config, replica, stop)
         self._blockers = Blockers(self._replica.dsn, config.application_name(replica, "look"))
         self._skip_to: int | None = None
         self._failures = 0  # since something was applied
@@ -146,7 +149,7 @@ class Replicator:
             Applier(conn, self._replica.dsn, application),
             at,
             Ledger(at.applied_lsn, at.ring),
-            Buffer(self._config.apply, coverage),
+            Buffer(self._config.apply, coverage, partial(self._strangers.pass_over, coverage)),
             at.next_offset,
             Lookahead(self._source, self._stop, connectors.modes_of(self._config)),
             decoding.decoder(self._config, conn, at, coverage, self._source, skip_to=skip_to),
@@ -171,10 +174,8 @@ class Replicator:
         log.info("waiting for the copy of %s", table)
         turn.conn.rollback()
         self._teller.waiting(turn.conn, f"for the copy of {table} to end (`cdc bootstrap`)")
-        while not self._stop.wait(_LOOK_AGAIN):
-            at, coverage = position.load(turn.conn, self._config.name)
-            if (at.generation, coverage) != (turn.position.generation, turn.buffer.coverage):
-                return
+        while not self._stop.wait(_LOOK_AGAIN) and turn.held_by(table):
+            pass
 
     def _tell(self, turn: Turn) -> None:
         """Keep `cdc status` right; within a transaction it must wait."""
@@ -316,10 +317,12 @@ class Replicator:
         try:
             with self._blockers.watching(turn.conn):
                 return turn.applier.write(batch.changes)
-        except Halt:
+        except Halt as halt:
             turn.conn.rollback()
-            # What did not fit may be a table that was emptied to be filled again.
+            # What did not fit may be a table that was, or is being, filled again.
             turn.require_generation()
+            if (table := turn.refilled(halt)) is not None:
+                raise Held(table) from halt
             raise
 
     def _trouble(self, what: str) -> None:

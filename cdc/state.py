@@ -30,7 +30,7 @@ from cdc.tables import Selection
 log = logging.getLogger(__name__)
 
 #: The version of the schema that this program works with.
-VERSION = 4
+VERSION = 5
 
 _RIGHTS = """
 SELECT ARRAY(SELECT r FROM unnest(ARRAY['CONNECT', 'CREATE', 'TEMPORARY']) AS r

@@ -75,7 +75,7 @@ def copy_into(target: sql.Identifier, columns: Iterable[str]) -> sql.Composed:
 
 def delete_staged(table: Table, stage: sql.Identifier) -> sql.Composed:
     return sql.SQL("DELETE FROM ONLY {} AS t USING {} AS s WHERE {}").format(
-        table.name.sql, stage, _same_key(table)
+        table.name.sql, stage, same_key(table)
     )
 
 
@@ -120,7 +120,7 @@ def update_staged(table: Table, stage: sql.Identifier, columns: Iterable[str]) -
         sql.SQL("{0} = s.{0}").format(sql.Identifier(c)) for c in updatable(table, columns)
     ]
     return sql.SQL("UPDATE ONLY {} AS t SET {} FROM {} AS s WHERE {}").format(
-        table.name.sql, sql.SQL(", ").join(assignments), stage, _same_key(table)
+        table.name.sql, sql.SQL(", ").join(assignments), stage, same_key(table)
     )
 
 
@@ -128,7 +128,7 @@ def insert_missing(table: Table, stage: sql.Identifier) -> sql.Composed:
     return sql.SQL(
         "INSERT INTO {0} ({1}) OVERRIDING SYSTEM VALUE SELECT {1} FROM {2} AS s"
         " WHERE NOT EXISTS (SELECT FROM ONLY {0} AS t WHERE {3})"
-    ).format(table.name.sql, _list(table.columns), stage, _same_key(table))
+    ).format(table.name.sql, _list(table.columns), stage, same_key(table))
 
 
 def changed_identity(
@@ -141,7 +141,7 @@ def changed_identity(
     return sql.SQL("SELECT count(*) FROM ONLY {} AS t JOIN {} AS s ON {} WHERE {}").format(
         table.name.sql,
         stage,
-        _same_key(table),
+        same_key(table),
         sql.SQL(" OR ").join(
             sql.SQL("t.{0} IS DISTINCT FROM s.{0}").format(sql.Identifier(c)) for c in always
         ),
@@ -224,7 +224,8 @@ def _list_of(source: sql.Identifier, columns: Iterable[str]) -> sql.Composed:
     return sql.SQL(", ").join(sql.SQL("{}.{}").format(source, sql.Identifier(c)) for c in columns)
 
 
-def _same_key(table: Table) -> sql.Composed:
+def same_key(table: Table) -> sql.Composed:
+    """Say that a row `t` and a row `s` have the same key."""
     return sql.SQL(" AND ").join(
         sql.SQL("t.{0} {1} s.{0}").format(sql.Identifier(c), _equals(table, c)) for c in table.key
     )

@@ -14,6 +14,7 @@ from cdc.errors import NotReady
 from cdc.lag import Lag
 from cdc.observation import Observation
 from cdc.readings import ReplicaReading
+from cdc.strays import LACKING, Stray
 
 #: Columns that a line for people has at most.
 WIDTH = 80
@@ -63,8 +64,8 @@ class Status:
     """All replicas asked about, and what is before them.
 
     `primary` says why its clock cannot be read, None when it can; `standstill` why the connector
-    sends nothing; `connect` and `kafka` why these cannot be asked. `uncovered` are tables that match
-    the patterns and are not replicated. `notes` are further lines for people.
+    sends nothing; `connect` and `kafka` why these cannot be asked. `strays` are tables that primary
+    and replicas do not share as they should. `notes` are further lines for people.
     """
 
     replicas: tuple[ReplicaStatus, ...]
@@ -72,13 +73,18 @@ class Status:
     standstill: str | None
     connect: str | None
     kafka: str | None
-    uncovered: tuple[str, ...]
+    strays: tuple[Stray, ...]
     notes: tuple[str, ...]
 
     def safe(self, target: float) -> bool:
-        """Whether every replica is live, applied to and within `target` seconds, and none lacks a table."""
+        """Whether every replica is live, applied to and within `target` seconds, and no table is astray."""
         within = all(r.fresh and (r.lag_seconds or 0.0) <= target for r in self.replicas)
-        return within and self.standstill is None and not self.uncovered
+        return within and self.standstill is None and not self.strays
+
+    @property
+    def uncovered(self) -> tuple[str, ...]:
+        """The tables that match the patterns and that a replica lacks."""
+        return tuple(dict.fromkeys(str(s.table) for s in self.strays if s.why in LACKING))
 
 
 def of(config: Config, seen: Observation) -> Status:
@@ -90,7 +96,7 @@ def of(config: Config, seen: Observation) -> Status:
         None if seen.capture is None else seen.capture.standstill,
         what.get("connect"),
         what.get("kafka"),
-        tuple(str(table) for table in seen.uncovered),
+        seen.strays,
         tuple(_notes(config, seen)),
     )
 
@@ -158,10 +164,10 @@ def _notes(config: Config, seen: Observation) -> list[str]:
         notes.append(f"slot {config.slot}: {active}{reserved}{held}{lost}")
     elif "primary" not in seen.unread:
         notes.append(f"slot {config.slot}: there is none; the connector makes it")
-    for table, replicas in seen.uncovered.items():
-        notes.append(
-            f"NOT replicated: {table} (on {', '.join(replicas)}); run `cdc setup`, then `cdc bootstrap`"
-        )
+    for stray in seen.strays:
+        lacks = "NOT replicated" if stray.why in LACKING else "NOT as on the primary"
+        where = ", ".join(stray.replicas)
+        notes.append(f"{lacks}: {stray.table} (on {where}) {stray.what}; {stray.fix}")
     if config.check.accept:
         notes.append(f"accepted although data may be lost by it: {', '.join(config.check.accept)}")
     if (seen.oldest_transaction or 0) > _OLD:
@@ -194,6 +200,8 @@ def headline(config: Config, status: Status) -> str:
             parts.append(f"{words}: {', '.join(still)}")
     if status.uncovered:
         parts.append(f"NOT replicated: {len(status.uncovered)} of the tables")
+    if others := {s.table for s in status.strays if s.why not in LACKING}:
+        parts.append(f"NOT as on the primary: {len(others)} of the tables")
     if changed := [r.name for r in found if r.unmatched]:
         parts.append(f"changed by someone else: {', '.join(changed)}, run `cdc-verify`")
     return ", ".join([*parts, _verified(found)])

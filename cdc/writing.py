@@ -14,13 +14,15 @@ from typing import Any
 
 import psycopg
 
-from cdc import position, postgres, state
+from cdc import position, postgres, shadow, state
 from cdc.apply import Applier
 from cdc.batch import Buffer
 from cdc.config import Config
 from cdc.decoding import Decode
+from cdc.errors import Halt
 from cdc.ledger import Ledger
 from cdc.lookahead import Lookahead
+from cdc.names import TableName
 from cdc.position import Fenced, Position
 
 log = logging.getLogger(__name__)
@@ -75,6 +77,21 @@ class Turn:
         if position.generation(self.conn, self.position.stream) != self.position.generation:
             raise Fenced("a bootstrap changed the tables")
 
+    def refilled(self, halt: Halt) -> TableName | None:
+        """Return the table of which a running bootstrap has new rows in the making, if it is at fault."""
+        found = shadow.under_way(self.conn, self.position.stream)
+        return next((name for name in found if str(name) == halt.place.table), None)
+
+    def held_by(self, table: TableName) -> bool:
+        """Tell whether a bootstrap must still do something about a table before the turn can go on."""
+        at, coverage = position.load(self.conn, self.position.stream)
+        if (at.generation, coverage) != (self.position.generation, self.buffer.coverage):
+            return False
+        covered = coverage.get(table)
+        return (covered is not None and covered.state != "copied") or table in shadow.under_way(
+            self.conn, self.position.stream
+        )
+
     def end_of_open(self) -> int:
         """Return the END LSN of the open transaction, or the least it can be where that is enough.
 
@@ -99,10 +116,10 @@ class Turn:
         return position.holds(self.position.applied_lsn, self.buffer.coverage.values())
 
 
-def connect(config: Config, replica: str) -> psycopg.Connection[Any]:
-    """Open the session that will hold the lock; Unreachable when the server does not let us in."""
+def connect(config: Config, replica: str, purpose: str = "apply") -> psycopg.Connection[Any]:
+    """Open a session that applies, the one that will hold the lock; Unreachable when it is not let in."""
     at = config.replica(replica)
-    application = config.application_name(replica, "apply")
+    application = config.application_name(replica, purpose)
     conn = postgres.connect(at.dsn, application, autocommit=True, settings=SETTINGS)
     if at.triggers == "session":
         try:

@@ -15,11 +15,11 @@ from typing import get_args
 from cdc import cli, failpoint
 
 
-def arm(point: failpoint.Point, times: int, number: signal.Signals) -> None:
+def arm(point: failpoint.Point | failpoint.FillPoint, times: int, number: signal.Signals) -> None:
     """Send this process `number` when `point` is reached for the `times`-th time."""
     reached = 0
 
-    def hook(at: failpoint.Point) -> None:
+    def hook(at: failpoint.Point | failpoint.FillPoint) -> None:
         nonlocal reached
         reached += at == point
         if at == point and reached == times:
@@ -31,7 +31,9 @@ def arm(point: failpoint.Point, times: int, number: signal.Signals) -> None:
 def main() -> None:
     """Arm, then be `cdc`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("point", choices=get_args(failpoint.Point))
+    parser.add_argument(
+        "point", choices=[*get_args(failpoint.Point), *get_args(failpoint.FillPoint)]
+    )
     parser.add_argument("times", type=int)
     parser.add_argument("signal", choices=["KILL", "STOP", "TERM"])
     parser.add_argument("arguments", nargs="+")

@@ -171,7 +171,7 @@ class Stage(World):
         actor.session = Session(self.database)
         return actor.session
 
-    def reached(self, point: failpoint.Point) -> None:
+    def reached(self, point: failpoint.Point | failpoint.FillPoint) -> None:
         if (actor := here()) is not None:
             actor.park(point)
 

@@ -106,6 +106,9 @@ class Result:
     def fetchone(self) -> tuple[Any, ...] | None:
         return self.rows[0] if self.rows else None
 
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return iter(self.rows)
+
 
 class Connection:
     """A session of the daemon, in autocommit."""
@@ -157,6 +160,8 @@ class Connection:
                 return Result([(self.database.position.generation,)])
             case ["SELECT", "stream,", *_] if "cdc.position" in text:
                 return self._load()
+            case ["SELECT", "schema_name,", *_] if "cdc.filling" in text:
+                return Result()  # no bootstrap runs
             case ["UPDATE", "cdc.position", *_]:
                 return self._advance(text, dict(params))
             case ["INSERT", "INTO", "cdc.daemon", *_]:
@@ -198,7 +203,8 @@ class Connection:
     def _load(self) -> Result:
         at = self.database.position
         tables = [
-            [name.schema, name.name, c.state, None if c.snapshot_lsn is None else str(c.snapshot_lsn)]
+            [name.schema, name.name, c.state, None if c.snapshot_lsn is None else str(c.snapshot_lsn),
+             c.relid]
             for name, c in self.database.coverage.items()
         ]  # fmt: skip
         return Result([
@@ -432,6 +438,8 @@ class World:
                 ("cdc.guard.Guard.holdup", lambda _guard: self.holdup()),
                 ("cdc.history.Succession.again", lambda _succession, _at, _holds: None),
                 ("cdc.history.read", lambda _dsn, _application: self._history()),
+                # The primary has none of the tables: whatever is strange may be one of them renamed.
+                ("cdc.strangers.Strangers._look", lambda _strangers, _table, _covered: (0, {})),
                 ("cdc.postgres.connect", self.connection),
                 ("cdc.catalog.read", self._catalog),
             ):

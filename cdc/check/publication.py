@@ -95,7 +95,7 @@ def by_root(found: Facts) -> Iterator[Hit]:
 
 
 @finding("publication-more", DELAYS,
-         "A change of a table that a replica does not follow halts it.")  # fmt: skip
+         "Its changes travel for nothing; those of a partitioned table's root halt the replicas.")  # fmt: skip
 def more(found: Facts) -> Iterator[Hit]:
     if found.publication is None:
         return

@@ -7,14 +7,25 @@ import difflib
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from cdc.check import access, capture, primary, proof, publication, replica, server, stream, values
+from cdc.check import (
+    access,
+    capture,
+    coverage,
+    primary,
+    proof,
+    publication,
+    replica,
+    server,
+    stream,
+    values,
+)
 from cdc.check.finding import Finding, Look
 from cdc.config import NOTHING_CHANGED, Config
 from cdc.errors import ConfigError
 
 LOOKS: Final[tuple[Look[Any], ...]] = (
     *server.LOOKS[:1], *primary.LOOKS, *publication.LOOKS, *values.LOOKS, *stream.LOOKS, *capture.LOOKS,
-    *proof.LOOKS, *server.LOOKS[1:], *access.LOOKS, *replica.LOOKS,
+    *proof.LOOKS, *server.LOOKS[1:], *access.LOOKS, *replica.LOOKS, *coverage.LOOKS,
 )  # fmt: skip
 
 

@@ -242,7 +242,7 @@ def older(found: Versions) -> Iterator[Hit]:
 
 
 @finding("replica-uncovered", DELAYS,
-         "Its first change halts the replica; until then it lacks what the table holds.")  # fmt: skip
+         "The replica lacks what the table holds, and its changes are passed over.")  # fmt: skip
 def uncovered(found: Tables) -> Iterator[Hit]:
     if not found.filled:
         if found.uncovered:

@@ -27,7 +27,7 @@ from cdc.progress import amount, span
 @click.option("--jobs", type=click.IntRange(1), metavar="N",
               help="Tables or ranges copied at once.  [default: bootstrap.jobs]")  # fmt: skip
 @click.option("--overwrite", is_flag=True,
-              help="Empty the tables first, also those filled already; no other table.")  # fmt: skip
+              help="Fill tables that have rows too, also those filled already; their rows are replaced.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
 @common
 def bootstrap(
@@ -35,7 +35,8 @@ def bootstrap(
 ) -> None:
     """Fill a replica from the primary, under live writes.
 
-    Interrupted and run again it continues. Tables filled already stay as they are.
+    Interrupted and run again it continues. Tables filled already stay as they are. On a replica in
+    use the daemon goes on meanwhile, and readers see a table's old rows until all new ones are there.
     """
     config = said.load()
     name = said.one_replica(config)
@@ -114,11 +115,9 @@ def _kept(plan: Plan) -> list[Any]:
 
 
 def _plan_text(plan: Plan, name: str) -> str:
-    empties = set(plan.overwritten)
-    lines = [
-        f"{t.name}: {'empty it, then fill it' if t.name in empties else 'fill it'}"
-        for t in plan.fill
-    ]
+    replaced = plan.in_use if plan.beside else set(plan.overwritten)
+    how = "fill it again, then exchange its rows" if plan.beside else "empty it, then fill it"
+    lines = [f"{t.name}: {how if t.name in replaced else 'fill it'}" for t in plan.fill]
     lines += [f"{n}: filled already, stays" for n in _kept(plan)]
     return "\n".join([f"on {name}, would", *(f"  {line}" for line in lines)])
 

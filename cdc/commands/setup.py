@@ -9,7 +9,7 @@ from typing import Any
 import click
 import psycopg
 
-from cdc import provision, roles, state, steps, tables, topic
+from cdc import forgetting, provision, readings, roles, state, steps, tables, topic
 from cdc.commands import administrator
 from cdc.commands.options import Common, common, emit, note
 from cdc.config import Config
@@ -17,9 +17,18 @@ from cdc.errors import CdcError, NotReady, SchemaMismatch
 from cdc.provision import Server
 from cdc.state import Wanted
 from cdc.steps import Step
+from cdc.strays import Inventory
 from cdc.tables import Selection, Table
 
 Plan = Callable[[], list[Step]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Primary:
+    """The primary as it was before anything was done to it."""
+
+    server: Server
+    before: Inventory
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,11 +74,11 @@ def setup(said: Common, print_: bool, admin_dsn: str | None, no_lock: bool) -> N
     names = said.some_replicas(config)
     # The primary is looked at in any case: a replica must not be the primary itself.
     with administrator.session(config, None if said.replicas else admin_dsn) as conn:
-        primary = provision.server(conn, config)
+        primary = Primary(provision.server(conn, config), readings.inventory(config, conn))
         catalog = tables.read(conn)
         selection = tables.select(config, catalog)
         if not said.replicas:
-            _primary(config, conn, work, primary, catalog=catalog, wanted=selection)
+            _primary(config, conn, work, primary.server, catalog=catalog, wanted=selection)
         has = state.wanted(conn, selection)
     if not said.replicas:
         try:
@@ -155,12 +164,12 @@ def _topic(config: Config, work: Work) -> None:
 
 
 def _replica(
-    config: Config, conn: psycopg.Connection[Any], work: Work, name: str, *, primary: Server,
+    config: Config, conn: psycopg.Connection[Any], work: Work, name: str, *, primary: Primary,
     has: Wanted, lock: bool,
 ) -> None:  # fmt: skip
     found = provision.server(conn, config)
     provision.check_server(found, where=f"replica {name}", primary=False)
-    if (found.system_id, found.database) == (primary.system_id, primary.database):
+    if (found.system_id, found.database) == (primary.server.system_id, primary.server.database):
         raise NotReady(
             f"replica {name} is the primary itself: its dsn leads to the same database",
             safe="nothing was changed there",
@@ -169,6 +178,9 @@ def _replica(
     replica = config.replica(name)
 
     def plan() -> list[Step]:
-        return state.steps(conn, config, replica, roles.daemon(replica.dsn, conn), has, lock=lock)
+        return [
+            *state.steps(conn, config, replica, roles.daemon(replica.dsn, conn), has, lock=lock),
+            *forgetting.steps(conn, config.name, primary.before),
+        ]
 
     work.carry_out(conn, plan, name)

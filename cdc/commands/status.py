@@ -37,8 +37,9 @@ _BARS = 50
 def status(said: Common, *, watch: bool) -> int:
     """Show where each replica is; the first line answers "am I safe?".
 
-    Exit code 0: every replica is live, its daemon applies, it is within the lag target and lacks no
-    table, and the connector has neither failed nor been stopped; else 1.
+    Exit code 0: every replica is live, its daemon applies, it is within the lag target, lacks no table
+    and has none that the primary has not or has anew, and the connector has neither failed nor been
+    stopped; else 1.
     """
     config = said.load()
     names = said.some_replicas(config)
@@ -66,6 +67,16 @@ def _print(said: Common, config: Config, found: Status) -> None:
             "connect": found.connect,
             "kafka": found.kafka,
             "uncovered": found.uncovered,
+            "strays": [
+                {
+                    "table": str(s.table),
+                    "why": s.why,
+                    "replicas": s.replicas,
+                    "now": None if s.now is None else str(s.now),
+                    "fix": s.fix,
+                }
+                for s in found.strays
+            ],
             "notes": found.notes,
             "replicas": {r.name: dataclasses.asdict(r) for r in found.replicas},
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+from collections.abc import Collection
 
 from cdc import lsn as lsns
 from cdc.names import TableName
@@ -13,7 +14,7 @@ from cdc.verify.findings import Finding, TableResult
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Uncovered:
-    """A table that the patterns match and that was not compared; on every replica if None."""
+    """A table that should have been compared and was not; on every replica if None."""
 
     replica: str | None
     table: TableName
@@ -49,6 +50,12 @@ class Outcome:
             uncovered=[u for u in self.uncovered if u.replica in (None, replica)],
             trouble={n: why for n, why in self.trouble.items() if n == replica},
         )
+
+    def abandoned(self, replica: str, followed: Collection[TableName]) -> None:
+        """Take note of tables that a replica follows, and that are not to be compared."""
+        told = {found.table for found in self.uncovered if found.replica is None}
+        why = "is followed there, but on the primary dropped, renamed or left out (`cdc status`)"
+        self.uncovered += [Uncovered(replica, t, why) for t in sorted(followed) if t not in told]
 
     @property
     def exit_code(self) -> int:

@@ -75,6 +75,8 @@ def verify(
                 outcome.trouble[name] = ends.told(error)
             else:
                 replicas.append(opened)
+        for replica in () if options.only else replicas:
+            outcome.abandoned(replica.name, replica.held - set(wanted))
         if replicas:
             resumed = _remember(outcome, stores, options, note)
             pool = stack.enter_context(ThreadPoolExecutor(len(replicas)))

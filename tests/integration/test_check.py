@@ -204,6 +204,7 @@ CASES: dict[str, Change] = {
         runs("r1", "CREATE COLLATION app.c (provider = libc, locale = 'POSIX'); ALTER TABLE app.t ADD COLUMN c text COLLATE app.c",
              "DROP COLLATION app.c CASCADE")),
     "replica-uncovered": runs("primary", "CREATE TABLE app.later (id int PRIMARY KEY)", "DROP TABLE app.later"),
+    "replica-stray": runs("primary", "ALTER TABLE app.other RENAME TO others", "ALTER TABLE app.others RENAME TO other"),
     "replica-unlogged": runs("r1", "ALTER TABLE app.t SET UNLOGGED", "ALTER TABLE app.t SET LOGGED"),
     "replica-writers": runs("r1", "GRANT INSERT ON app.t TO PUBLIC", "REVOKE INSERT ON app.t FROM PUBLIC"),
 }  # fmt: skip

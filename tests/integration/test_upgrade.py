@@ -67,8 +67,13 @@ def _installed(stream: Stream, version: int) -> psycopg.Connection[Any]:
 
 
 def _rows(stream: Stream) -> dict[str, list[tuple[Any, ...]]]:
-    tables = ("position", "tables", "daemon", "schema_load")
-    query = sql.SQL("SELECT to_jsonb(t) FROM {} t ORDER BY t::text")
+    tables = (
+        "position",
+        "tables",
+        "daemon",
+        "schema_load",
+    )  # a column that was added is NULL in them
+    query = sql.SQL("SELECT jsonb_strip_nulls(to_jsonb(t)) FROM {} t ORDER BY t::text")
     return {t: stream.sql("r1", query.format(sql.Identifier("cdc", t))) for t in tables}
 
 

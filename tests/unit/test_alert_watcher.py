@@ -60,7 +60,7 @@ def seen(
     **more: Any,
 ) -> Observation:
     given: dict[str, Any] = {
-        "at": 0.0, "lags": (lag,), "capture": capture, "slot": None, "uncovered": {}, "skew": {},
+        "at": 0.0, "lags": (lag,), "capture": capture, "slot": None, "strays": (), "skew": {},
         "unread": {}, "readings": {"r1": said or reading()}, "oldest_transaction": None,
     }  # fmt: skip
     return Observation(**(given | more))

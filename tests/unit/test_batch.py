@@ -119,6 +119,20 @@ def test_a_table_never_filled_here_halts() -> None:
     assert "cdc bootstrap --table s.new" in raised.value.next
 
 
+def test_a_table_that_is_new_is_passed_over() -> None:
+    """Its changes are skipped and counted, those of others in the same transaction are applied."""
+    asked: list[Change] = []
+    collected = buffer(t=COPIED)
+    collected.strange = asked.append
+    for step in (row(1), row(1, NEW), commit(1, 450)):
+        collected.add(step)
+    batch = collected.take()
+
+    assert batch is not None
+    assert ([T], 1) == ([c.table for c in batch.changes], batch.skipped)
+    assert [NEW] == [c.table for c in asked]
+
+
 @pytest.mark.parametrize("state", [Coverage("registered", None), Coverage("copying", 400)])
 def test_a_table_being_copied_holds_what_comes_after_its_snapshot(state: Coverage) -> None:
     """What came before the held transaction leaves first; the held one waits, whole."""

@@ -63,7 +63,7 @@ def test_statements_name_columns_and_leave_children_and_generated_columns_out() 
     mixed = table("T 1", column("id", identity="a"), column('a"b'), column("g", generated="s"))
 
     read = copying.read_statement(Piece(mixed, 8, 16, 0)).as_string()
-    write = copying.write_statement(mixed).as_string()
+    write = copying.write_statement(mixed, mixed.name).as_string()
 
     assert (
         'COPY (SELECT "id", "a""b" FROM ONLY "Mixed Case"."T 1"'

@@ -24,6 +24,7 @@ from cdc.check import (
     access,
     audit,
     capture,
+    coverage,
     primary,
     proof,
     registry,
@@ -42,6 +43,7 @@ from cdc.modes import Lost
 from cdc.names import TableName
 from cdc.rights import Writer
 from cdc.roles import Role
+from cdc.strays import Stray
 from cdc.topic import Policy
 from cdc.verify.likeness import Mismatch
 
@@ -85,7 +87,7 @@ VERSIONS = replica.Versions(16, "16.14", 16, "16.14")
 WELL: tuple[Any, ...] = (
     SERVER, ROLES, TABLES, primary.Place("s", SLOT), primary.Running(300, (), ()), PUBLICATION,
     TOPIC, CONNECTOR, STATE, REPLICA, FOLLOWED, OTHERS, BROKERS, VERSIONS,
-    VALUES, values.Facts(),
+    VALUES, values.Facts(), coverage.Facts(()),
 )  # fmt: skip
 
 
@@ -196,6 +198,7 @@ BAD: dict[str, Any] = {
     "replica-collation": dataclasses.replace(REPLICA, sorting=(("c en_US 2.36", "c en_US 2.31", "app.t.v", 2),)),
     "replica-older": dataclasses.replace(VERSIONS, primary=18),
     "replica-uncovered": dataclasses.replace(REPLICA, uncovered=(T,)),
+    "replica-stray": coverage.Facts((Stray(T, "gone", ("r1",)),)),
     "replica-unlogged": dataclasses.replace(FOLLOWED, unlogged=(T,)),
     "replica-writers": access.Others("cdc", (Writer("PUBLIC", True, "grant", (T, T, T)),)),
 }  # fmt: skip

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import sql
 
-from cdc import statements
+from cdc import shadow, statements
 from cdc.catalog import Table
 from cdc.names import TableName
 
@@ -80,6 +80,32 @@ def test_a_row_is_replaced_with_what_is_kept() -> None:
         ' INSERT INTO "s"."T""q" ("a", "b%", "c", "n") OVERRIDING SYSTEM VALUE'
         ' SELECT old."a", old."b%", old."c", $1 FROM old'
     ) == statements.rewrite_one(TABLE, ["n"]).as_string()
+
+
+SHADOW = TableName("cdc", "refill")
+
+
+def test_rows_that_differ_are_exchanged_by_key() -> None:
+    """What the shadow has not exactly so goes, then what is lacking comes, identity values as they are."""
+    assert (
+        'DELETE FROM ONLY "s"."T""q" AS t WHERE NOT EXISTS (SELECT FROM "cdc"."refill" AS s'
+        ' WHERE t."a" = s."a" AND t."b%" = s."b%"'
+        ' AND ROW("t"."a", "t"."b%", "t"."c", "t"."n")::record'
+        ' *= ROW("s"."a", "s"."b%", "s"."c", "s"."n")::record)'
+    ) == shadow.delete_differing(TABLE, SHADOW).as_string()
+    assert (
+        'INSERT INTO "s"."T""q" ("a", "b%", "c", "n") OVERRIDING SYSTEM VALUE'
+        ' SELECT "a", "b%", "c", "n" FROM "cdc"."refill" AS s'
+        ' WHERE NOT EXISTS (SELECT FROM ONLY "s"."T""q" AS t WHERE t."a" = s."a" AND t."b%" = s."b%")'
+    ) == shadow.insert_lacking(TABLE, SHADOW).as_string()
+
+
+def test_rows_without_a_key_are_exchanged_whole() -> None:
+    """Where nothing tells which row is which, all go and all come."""
+    keyless = dataclasses.replace(TABLE, key=())
+
+    assert 'DELETE FROM ONLY "s"."T""q"' == shadow.delete_differing(keyless, SHADOW).as_string()
+    assert " WHERE " not in shadow.insert_lacking(keyless, SHADOW).as_string()
 
 
 def test_truncated_tables_go_in_one_statement() -> None:

@@ -16,6 +16,7 @@ from cdc.names import TableName
 from cdc.observation import Observation, Slot
 from cdc.position import Position
 from cdc.readings import Capture, Daemon, ReplicaReading, Writer
+from cdc.strays import Stray
 from cdc.verify.gauges import Gauges
 
 CONFIG = Config(
@@ -55,7 +56,7 @@ def seen(
         "lags": tuple(Lag(name, 10_000.0, seconds, state) for name in names),
         "capture": RUNS,
         "slot": Slot(True, "reserved", 2048, None),
-        "uncovered": {},
+        "strays": (),
         "skew": {},
         "unread": {},
         "readings": dict(zip(names, found, strict=True)),
@@ -103,10 +104,18 @@ DEAD = Capture("task 0 FAILED", False, (0,), ("boom",), "the connector cdc_app h
             ),
         ),
         (
-            seen(replica(), uncovered={TableName("public", "new"): ("r1",)}),
+            seen(replica(), strays=(Stray(TableName("public", "new"), "unfilled", ("r1",)),)),
             False,
             (
                 "1 replica, at most 0.4 s behind, NOT replicated: 1 of the tables, "
+                "last verified 2 h ago: identical"
+            ),
+        ),
+        (
+            seen(replica(), strays=(Stray(TableName("public", "old"), "gone", ("r1",)),)),
+            False,
+            (
+                "1 replica, at most 0.4 s behind, NOT as on the primary: 1 of the tables, "
                 "last verified 2 h ago: identical"
             ),
         ),

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+import applied
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench/results"
 
 #: Keys of a result's runs.
 CONTESTANTS = ("default", "max_cpu_100", "reladiff")
@@ -15,11 +22,14 @@ _NAMES = {
     "no_key": "no key",
 }
 
-_HEAD = """# How fast it is
+_TITLE = """# How fast it is
 
-Written by `make bench-verify`; what was measured is in `bench/results/verify.json`, run by run.
+Written by `make bench`, `make bench-quick` and `make bench-verify`; what was measured is in `bench/results/`, run
+by run.
 
-## cdc-verify
+"""
+
+_HEAD = """## cdc-verify
 
 Against reladiff {reladiff}, which also compares by checksums of key ranges, and mends nothing: the same tables of
 the same two servers. Seconds, median of {least} to {runs} runs, taken by turns; in brackets
@@ -54,8 +64,25 @@ _DIFFERING = """What differs has a trailing space more in
   one column, each thousandth row, so that no part of a table is without."""
 
 
-def page(told: Mapping[str, Any]) -> str:
-    """Return the whole document."""
+def write() -> None:
+    """Write the document and its picture anew from all results."""
+    for path, text in files().items():
+        path.write_text(text, encoding="utf-8")
+
+
+def files() -> dict[Path, str]:
+    """Return what is written, from what was measured."""
+    docs = ROOT / "docs"
+    apply, verify = (
+        json.loads((RESULTS / name).read_text(encoding="utf-8"))
+        for name in ("apply.json", "verify.json")
+    )
+    page = _TITLE + applied.section(apply) + "\n" + _verify(verify)
+    return {docs / "performance.md": page, docs / "apply.svg": applied.picture(apply)}
+
+
+def _verify(told: Mapping[str, Any]) -> str:
+    """Return the part about cdc-verify."""
     results = told["results"]
     used = sorted({tuple(result["reladiff_settings"]) for result in results})
     loads = [

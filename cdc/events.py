@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
+import functools
 import re
 from typing import Annotated, Final, Literal
 
@@ -43,7 +44,8 @@ Row = dict[str, Value]
 
 
 # Structs rather than dataclasses: one is made per row, and msgspec makes them several times faster.
-class Record(msgspec.Struct, frozen=True):
+# Of many, Python's search for cycles need not know (`gc=False`): they form none.
+class Record(msgspec.Struct, frozen=True, gc=False):
     """A record as it lies in the topic; `offset` is its own, the next to read is one more.
 
     `link` and `origin` are what its headers LINK and `origins.HEADER` say, and `appended_ms` when it
@@ -94,10 +96,11 @@ class End(msgspec.Struct, frozen=True):
     appended_ms: int | None = None
 
 
-class Change(msgspec.Struct, frozen=True):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """One row inserted, updated, deleted, or a table truncated.
 
-    `order` is the event's number within its transaction, from 1, `size` the record's bytes.
+    `order` is the event's number within its transaction, from 1, `size` the record's bytes. Not
+    `marked` is a promise that no value is UNCHANGED.
     """
 
     op: Literal["c", "u", "d", "t"]
@@ -109,6 +112,7 @@ class Change(msgspec.Struct, frozen=True):
     order: int
     offset: int
     size: int
+    marked: bool = True
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -136,14 +140,14 @@ _Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 
 
-class _Source(msgspec.Struct):
+class _Source(msgspec.Struct, gc=False):
     schema: str = ""
     table: str = ""
     txId: _Number | None = None  # noqa: N815 -- Debezium's field name
     lsn: _Number | None = None
 
 
-class _Block(msgspec.Struct):
+class _Block(msgspec.Struct, gc=False):
     total_order: _Number
 
 
@@ -157,7 +161,7 @@ class _Count(msgspec.Struct):
     event_count: _Number
 
 
-class _Wire(msgspec.Struct):
+class _Wire(msgspec.Struct, gc=False):
     """Every field of every kind of record that is read; unknown ones are tolerated."""
 
     op: str | None = None
@@ -174,6 +178,9 @@ class _Wire(msgspec.Struct):
 
 
 _wire = msgspec.json.Decoder(_Wire)
+
+#: Each table's name is one object: that it is the one before can be told at a glance.
+_table = functools.lru_cache(maxsize=4096)(TableName)
 
 #: Debezium counts logical messages under a Java object's name that differs each time.
 _MESSAGE_COLLECTION = "LogicalDecodingMessageId@"
@@ -210,13 +217,9 @@ def _row_or_message(wire: _Wire, record: Record) -> Event:
         if wire.message is None:
             raise ValueError("a logical message without its content")
         return Message(
-            wire.message.prefix,
-            _content(wire.message.content),
-            source.txId,
-            source.lsn,
-            order,
-            record.offset,
-        )
+            wire.message.prefix, _content(wire.message.content),
+            source.txId, source.lsn, order, record.offset,
+        )  # fmt: skip
     if wire.op == "r":
         raise ValueError(_SNAPSHOT)
     if wire.op not in ("c", "u", "d", "t"):
@@ -230,7 +233,7 @@ def _row_or_message(wire: _Wire, record: Record) -> Event:
     marked = b"\\u0001" in record.value if record.value else False
     return Change(
         wire.op,  # type: ignore[arg-type]  # one of the four, tested above
-        TableName(source.schema, source.table),
+        _table(source.schema, source.table),
         _unmark(wire.before) if marked else wire.before,  # type: ignore[arg-type]  # dict is invariant
         _unmark(wire.after) if marked else wire.after,  # type: ignore[arg-type]  # dict is invariant
         source.txId,
@@ -238,6 +241,7 @@ def _row_or_message(wire: _Wire, record: Record) -> Event:
         order,
         record.offset,
         len(record.value or b""),
+        marked,
     )
 
 
@@ -268,15 +272,9 @@ def _boundary(wire: _Wire, record: Record) -> Begin | End:
         if _MESSAGE_COLLECTION not in c.data_collection
     }
     return End(
-        txid,
-        lsn,
-        wire.event_count,
-        counts,
-        wire.ts_ms,
-        record.offset,
-        record.leader_epoch,
-        record.appended_ms,
-    )
+        txid, lsn, wire.event_count, counts, wire.ts_ms,
+        record.offset, record.leader_epoch, record.appended_ms,
+    )  # fmt: skip
 
 
 def _previous(link: bytes | None) -> int | None:

@@ -19,8 +19,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import itertools
+import operator
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import msgspec
 
 from cdc import lsn as lsns
 from cdc.errors import BrokenStream
@@ -47,8 +51,7 @@ class Open:
     counts: Counter[str] = dataclasses.field(default_factory=Counter)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Apply:
+class Apply(msgspec.Struct, frozen=True, gc=False):  # as `Change` is: one is made per row
     """A row event of a transaction that is not a duplicate."""
 
     change: Change
@@ -129,6 +132,22 @@ class Ledger:
                 return self._message(event)
             case Heartbeat():
                 return None
+
+    def continues(self, rows: Sequence[Change]) -> bool:
+        """Account for rows of one transaction if each is the next of an open one whose rows count.
+
+        Otherwise nothing is accounted for, and `accept` tells of each what it is.
+        """
+        opened = self._open.get(rows[0].txid)
+        if opened is None or opened.verdict is Verdict.DUPLICATE or opened.torn:
+            return False
+        total = opened.total + len(rows)
+        if [row.order for row in rows] != [*range(opened.total + 1, total + 1)]:
+            return False
+        opened.total = total
+        for table, its in itertools.groupby(rows, operator.attrgetter("table")):
+            opened.counts[f"{table.schema}.{table.name}"] += len([*its])
+        return True
 
     def follows(self, event: Begin) -> bool:
         """Tell whether a transaction is what comes next, whatever stands before it in the log."""

@@ -16,14 +16,14 @@ from typing import Any
 
 import psycopg
 
-from cdc import daemon, events, failpoint, policy, position, writing
+from cdc import daemon, failpoint, policy, position, writing
 from cdc import lsn as lsns
 from cdc.apply import Applier
 from cdc.batch import Batch, Buffer, Held, Torn
 from cdc.blockers import Blockers
 from cdc.config import Config
-from cdc.errors import BrokenStream, Halt, MalformedRecord, Unreachable
-from cdc.events import Begin, Event, Message, Record
+from cdc.errors import BrokenStream, CdcError, Halt, MalformedRecord, Unreachable
+from cdc.events import Begin, Change, Event, Message
 from cdc.gauge import Gauge
 from cdc.guard import Guard, Patience
 from cdc.history import Succession
@@ -32,31 +32,18 @@ from cdc.lookahead import Lookahead
 from cdc.names import TableName
 from cdc.origins import Origin
 from cdc.position import Fenced, HeartbeatContent, Written
-from cdc.source import Source
+from cdc.reading import Reading
+from cdc.source import PARTITION, Source
 from cdc.writing import Turn
 
 log = logging.getLogger(__name__)
-
-#: Records taken from the consumer at once, and seconds to wait for the first.
-_RECORDS = 500
-_WAIT = 0.5
-
-#: Seconds between looks at what comes by somebody else's doing.
-_LOOK_AGAIN = 1.0
-
-#: What is said of a connector that is not held up.
-_RUNS = "the connector runs, and may send it again"
 
 #: Seconds between two summary lines in the log.
 _SUMMARY_EVERY = 10.0
 
 
-class Resume(Exception):  # noqa: N818 -- the replicator goes on elsewhere in the log
+class Resume(Torn):  # the replicator goes on elsewhere in the log
     """The transaction that comes next stands whole at a later offset."""
-
-    def __init__(self, offset: int) -> None:
-        super().__init__(offset)
-        self.offset = offset
 
 
 class Replicator:
@@ -68,6 +55,7 @@ class Replicator:
         self._replica = config.replica(replica)
         self._stop = stop
         self._source = Source(config, config.group(replica), self._trouble)
+        self._reading = Reading(self._source)
         self._gauge = gauge
         self._teller = daemon.Teller(config.name, gauge)
         self._guard = Guard(config)
@@ -96,6 +84,7 @@ class Replicator:
                     self._pause(error, None)
         finally:
             self._blockers.close()
+            self._reading.stop()
             self._source.close()
 
     @contextlib.contextmanager
@@ -119,7 +108,7 @@ class Replicator:
                     return self._follow(turn, until)
                 except Held as held:
                     self._wait_for_copy(turn, held.table)
-            except (Resume, Torn) as later:
+            except Torn as later:
                 # From the position again it would only be met again.
                 self._skip_to = later.offset
                 log.info("what comes next comes again whole from offset %d", later.offset)
@@ -138,6 +127,7 @@ class Replicator:
 
     def _turn(self, conn: psycopg.Connection[Any]) -> Turn:
         """Lock, then position, then seek: in this order nobody else can be writing."""
+        self._reading.stop()
         conn.rollback()
         conn.execute("DISCARD TEMP")  # staging tables of the turn before
         self._summary.forget_pieces()
@@ -179,7 +169,7 @@ class Replicator:
         log.info("waiting for the copy of %s", table)
         turn.conn.rollback()
         self._teller.waiting(turn.conn, f"for the copy of {table} to end (`cdc bootstrap`)")
-        while not self._stop.wait(_LOOK_AGAIN):
+        while not self._stop.wait(writing.LOOK_AGAIN):
             at, coverage = position.load(turn.conn, self._config.name)
             if (at.generation, coverage) != (turn.position.generation, turn.buffer.coverage):
                 return
@@ -201,13 +191,20 @@ class Replicator:
                 return True
             self._tell(turn)
             self._watch(turn)
-            records = self._source.read(_RECORDS, _WAIT)
-            self._gauge.read_at = time.time()
-            more = len(records) == _RECORDS
-            while records:  # what was taken need not be kept
-                self._take(turn, records.pop(0))
+            block = self._reading.next()
+            self._gauge.read_at = block.read_at
+            while block.events:  # what was taken need not be kept
+                found = block.events.popleft()
+                if not isinstance(found, list):
+                    self._take(turn, found)
+                elif not turn.take(found):
+                    for row in found:
+                        self._take(turn, row)
+            if block.malformed is not None:
+                self._explain(turn, block.malformed, block.malformed.place.offset)
+                raise block.malformed
             self._gauge.pending(turn.pending)
-            if not more:  # else more is there, and larger batches cost less a row
+            if not block.full:  # else more is there, and larger batches cost less a row
                 self._flush(turn)
         return True
 
@@ -218,25 +215,16 @@ class Replicator:
         self._source.watch(turn.position)
         self._gauge.step()
 
-    def _take(self, turn: Turn, record: Record) -> None:
-        turn.next_offset = record.offset + 1
+    def _take(self, turn: Turn, event: Event) -> None:
+        turn.next_offset = event.offset + 1
         heartbeat = None
         try:
-            event = events.decode(record)
-            if isinstance(event, Message):
-                heartbeat = position.heartbeat(event, turn.position)
-            # Before the ledger: after a failover LSNs go back, and new commits look repeated.
-            self._from(turn, event, heartbeat)
+            if not isinstance(event, Change):
+                # Before the ledger: after a failover LSNs go back, and new commits look repeated.
+                heartbeat = self._from(turn, event)
             step = self._accounted(turn, event)
         except (BrokenStream, MalformedRecord) as error:
-            self._flush(turn)  # what came whole before it is applied
-            self._succession.explain(turn.position, turn.holds)
-            error.at(
-                topic=record.topic,
-                partition=record.partition,
-                offset=record.offset,
-                replica=self._name,
-            )
+            self._explain(turn, error, event.offset)
             raise
         if isinstance(step, Message):
             turn.buffer.heartbeat = heartbeat or turn.buffer.heartbeat
@@ -244,6 +232,12 @@ class Replicator:
             turn.buffer.add(step)
             if turn.buffer.full:
                 self._flush(turn)
+
+    def _explain(self, turn: Turn, error: CdcError, offset: int | None) -> None:
+        """Write what came whole before the record at `offset`, and let the error say where it stands."""
+        self._flush(turn)
+        self._succession.explain(turn.position, turn.holds)
+        error.at(topic=self._config.topic, partition=PARTITION, offset=offset, replica=self._name)
 
     def _accounted(self, turn: Turn, event: Event) -> Step:
         """Return what the ledger makes of the event; Resume where what is missing comes later."""
@@ -263,25 +257,30 @@ class Replicator:
             turn.require_generation()
             holdup = self._guard.holdup()
             given_up = patience.spent(holdup, time.monotonic())
-            what = f"{gap.error.what}; {holdup or _RUNS}"
+            what = f"{gap.error.what}; {holdup or 'the connector runs, and may send it again'}"
             self._trouble(what)
             self._teller.waiting(turn.conn, what)
             self._watch(turn)
             if not given_up:
-                self._stop.wait(_LOOK_AGAIN)
+                self._stop.wait(writing.LOOK_AGAIN)
         return offset
 
-    def _from(self, turn: Turn, event: Event, heartbeat: HeartbeatContent | None) -> None:
-        """Follow the primary to a new timeline where nothing was lost; raises BrokenStream."""
+    def _from(self, turn: Turn, event: Event) -> HeartbeatContent | None:
+        """Follow the primary to a new timeline where nothing was lost; raises BrokenStream.
+
+        Returns what a heartbeat says.
+        """
+        heartbeat = None
         if isinstance(event, Begin):
-            origin, lsn = event.origin, event.lsn
-        elif isinstance(event, Message) and heartbeat is not None:
-            origin, lsn = heartbeat.origin, event.lsn
+            origin = event.origin
+        elif isinstance(event, Message) and (heartbeat := position.heartbeat(event, turn.position)):
+            origin = heartbeat.origin
         else:
-            return
+            return None
         if origin not in (None, Origin(turn.position.system_id, turn.position.timeline)):
             self._flush(turn)
-            turn.position = self._succession.follow(turn.position, turn.holds, origin, lsn)
+            turn.position = self._succession.follow(turn.position, turn.holds, origin, event.lsn)
+        return heartbeat
 
     def _flush(self, turn: Turn) -> None:
         """Write every whole transaction collected, and a piece of one that is too large to wait."""

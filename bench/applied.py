@@ -42,13 +42,13 @@ _NOTES = """
   {system}. Load before a run: median {load:.1f}, at most {worst:.1f}.
 - **Replica's server**: {settings}; `synchronous_commit = off` for all, which is the default of PostgreSQL's worker and of this
   program. Before each run the table was filled anew and vacuumed, and both servers made a checkpoint.
-- **Time** is from the contestant's first session on the replica to its last row there; processor time too, but from
-  the start of the program. Starting is not in it: `cdc run` takes {startup:.1f} s, {startup_cpu:.1f} s of processor time, and {idle:.0f} MiB when there is nothing to apply.
+- **Time** is from the contestant's first session on the replica to its last row there, and so is its processor time.
+  Starting is not in it: `cdc run` takes {startup:.1f} s, {startup_cpu:.1f} s of processor time, and {idle:.0f} MiB when there is nothing to apply.
 - **Tables**: narrow has 5 columns (bigint key, int, numeric, text with NULLs, timestamptz), wide has 20 (also
   smallint, date, timestamp, varchar, char, jsonb, boolean, uuid, float8, real, bytea). Updates and deletes meet each row once at most, in
   no order; mixed is a quarter inserts, half updates, a quarter deletes. Large transactions have 10,000 rows.
-- **Equal**: after each run the table was compared with the primary's, byte by byte; a run that did not end there would have
-  stopped the measurement.
+- **Equal**: after each run the table was compared with the primary's, byte by byte; one that did not end there
+  is refused.
 - **Sink**: a Connect worker of its own with Java's default compiler and 2 GiB of heap, warm; topics with schemas from Debezium's stock connector. Its
   best: {best}.
 """

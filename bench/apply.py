@@ -16,7 +16,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -91,6 +91,7 @@ class Bench:
         self._replica = servers.Server(stream.stack.replicas["r1"])
         self._broker = contestants.broker_pid(stream)
         self._slots = [f"cdc_{stream.name}"]
+        self._truth: dict[str, compare.Contents] = {}
 
     def build(self) -> None:
         """Fill the primary and the replica; start both connectors."""
@@ -113,6 +114,7 @@ class Bench:
         with psycopg.connect(self.stream.primary, autocommit=True) as conn:
             cell.write(conn)
             ((lsn,),) = conn.execute("SELECT pg_current_wal_insert_lsn()::text").fetchall()
+        self._truth[cell.table] = compare.contents(self.stream.primary, cell.table)
         sent: LiteralString = (
             "SELECT bool_and(confirmed_flush_lsn >= %s::pg_lsn) FROM pg_replication_slots"
             " WHERE slot_name = ANY (%s)"
@@ -133,11 +135,9 @@ class Bench:
         with psycopg.connect(self._in(contestant.database), autocommit=True) as conn:
             ((wal,),) = conn.execute("SELECT pg_current_wal_insert_lsn() - '0/0'").fetchall()
             fed, used = upstream(), self._replica.cpu()
-            before = 0.0 if not isinstance(contestant, Sink) else servers.cpu(contestant.worker.pid)
             began = time.time()
             pid = contestant.begin(cell)
-            first, worker, last = self._followed(conn, contestant, cell)
-            own = 0.0 if pid is None else servers.cpu(pid) - before
+            first, worker, last, own = self._followed(conn, contestant, cell, pid)
             used, fed = self._replica.cpu() - used, upstream() - fed
             ((after,),) = conn.execute("SELECT pg_current_wal_insert_lsn() - '0/0'").fetchall()
             memory = servers.peak(pid or worker)
@@ -151,19 +151,29 @@ class Bench:
         )  # fmt: skip
 
     def _followed(
-        self, conn: psycopg.Connection[tuple[Any, ...]], contestant: Contestant, cell: Cell
-    ) -> tuple[float, int, float]:
-        """Return when its first session began, that session's process, and when the last row was seen."""
+        self,
+        conn: psycopg.Connection[tuple[Any, ...]],
+        contestant: Contestant,
+        cell: Cell,
+        pid: int | None,
+    ) -> tuple[float, int, float, float]:
+        """Return when its first session began, that session's process, when the last row was seen.
+
+        And what the process `pid` has used in between.
+        """
         session = sql.SQL(
             "SELECT extract(epoch FROM backend_start)::float8, pid FROM pg_stat_activity"
             " WHERE datname = %s AND {} ORDER BY 1 LIMIT 1"
         ).format(sql.SQL(contestant.sessions))
         done = sql.SQL("SELECT FROM {} WHERE id = 0").format(sql.Identifier(cell.table))
-        deadline, found = time.monotonic() + _MOST, None
+        deadline, found, before = time.monotonic() + _MOST, None, 0.0
         while True:
-            found = found or conn.execute(session, [contestant.database]).fetchone()
+            if found is None:
+                found = conn.execute(session, [contestant.database]).fetchone()
+                before = 0.0 if pid is None else servers.cpu(pid)
             if conn.execute(done).rowcount and found is not None:
-                return found[0], found[1], time.time()
+                own = 0.0 if pid is None else servers.cpu(pid) - before
+                return found[0], found[1], time.time(), own
             if time.monotonic() > deadline:
                 fault = contestant.fault() if isinstance(contestant, Sink) else None
                 raise AssertionError(f"{contestant.name} has not applied {cell.table}: {fault}")
@@ -174,14 +184,16 @@ class Bench:
 
         The sink writes its last row before the last others; the time until then is not counted.
         """
-        ends = {"primary": self.stream.primary, contestant.name: self._in(contestant.database)}
+        dsn = self._in(contestant.database)
         deadline = time.monotonic() + (10 if isinstance(contestant, Sink) else 0)
-        while found := compare.differences(ends, [cell.table]):
+        while compare.contents(dsn, cell.table) != self._truth[cell.table]:
             if time.monotonic() > deadline:
                 unlike = [
-                    column for column in self._columns(cell) if self._differs(ends, cell, column)
+                    column for column in self._columns(cell) if self._differs(dsn, cell, column)
                 ]
-                raise Unequal(f"{'; '.join(found)}: columns {', '.join(unlike)}")
+                raise Unequal(
+                    f"{contestant.name} has not what the primary has in {', '.join(unlike)}"
+                )
             time.sleep(1)
 
     def _columns(self, cell: Cell) -> list[str]:
@@ -190,13 +202,11 @@ class Bench:
         )
         return [name for (name,) in self.stream.sql("primary", names, [cell.table])]
 
-    @staticmethod
-    def _differs(ends: Mapping[str, str], cell: Cell, column: str) -> bool:
+    def _differs(self, dsn: str, cell: Cell, column: str) -> bool:
         digest = sql.SQL("SELECT md5(string_agg({}::text, ',' ORDER BY id)) FROM {}").format(
             sql.Identifier(column), sql.Identifier(cell.table)
         )
-        one, other = (harness.rows(dsn, digest) for dsn in ends.values())
-        return one != other
+        return harness.rows(dsn, digest) != harness.rows(self.stream.primary, digest)
 
     def _broker_cpu(self) -> float:
         return servers.cpu(self._broker)
@@ -249,7 +259,10 @@ def told_of(bench: Bench, contestant: Contestant, cell: Cell) -> Run | str:
         say(f"  {contestant.name:<10} refused: {unequal}")
         return str(unequal)
     rate = cell.events / run.applying
-    say(f"  {contestant.name:<10} {run.applying:6.2f} s, {rate:8,.0f} rows/s, load {run.load}")
+    cost = f"{run.own_cpu:.1f} + {run.replica_cpu:.1f} s of processor"
+    say(
+        f"  {contestant.name:<10} {run.applying:6.2f} s, {rate:8,.0f} rows/s, {cost}, load {run.load}"
+    )
     return run
 
 

@@ -71,14 +71,16 @@ def write() -> None:
 
 
 def files() -> dict[Path, str]:
-    """Return what is written, from what was measured."""
-    docs = ROOT / "docs"
-    apply, verify = (
-        json.loads((RESULTS / name).read_text(encoding="utf-8"))
-        for name in ("apply.json", "verify.json")
-    )
-    page = _TITLE + applied.section(apply) + "\n" + _verify(verify)
-    return {docs / "performance.md": page, docs / "apply.svg": applied.picture(apply)}
+    """Return what is written: a part for each result that is there, and the picture."""
+    docs, found = ROOT / "docs", {path.stem: path for path in RESULTS.glob("*.json")}
+    told = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in found.items()}
+    written, parts = {}, [_TITLE]
+    if "apply" in told:
+        parts += [applied.section(told["apply"]), "\n"]
+        written[docs / "apply.svg"] = applied.picture(told["apply"])
+    if "verify" in told:
+        parts.append(_verify(told["verify"]))
+    return {**written, docs / "performance.md": "".join(parts)}
 
 
 def _verify(told: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-# make setup | demo | lint | test | test-least | ten-minutes | test-images | fuzz | test-matrix | chaos | drill-lag | soak-verify | bench-verify | docs | wheel | clean; each prints little unless something fails.
+# make setup | demo | lint | test | test-least | ten-minutes | test-images | fuzz | test-matrix | chaos | drill-lag | soak-verify | bench | bench-quick | bench-verify | docs | wheel | clean; each prints little unless something fails.
 PYTHON ?= python3
 BIN := .venv/bin
 JAR := connectors/exact/target/cdc-exact.jar
@@ -6,7 +6,7 @@ JAVA_SOURCES := connectors/exact/pom.xml $(shell find connectors/exact/src -type
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 POSTGRES_15 ?= /usr/lib/postgresql/15/bin
-.PHONY: setup demo lint test test-least ten-minutes images test-images fuzz test-matrix chaos drill-lag soak-verify bench-verify docs wheel clean announced beside
+.PHONY: setup demo lint test test-least ten-minutes images test-images fuzz test-matrix chaos drill-lag soak-verify bench bench-quick bench-verify docs wheel clean announced beside
 
 setup: .venv/installed $(JAR)
 	@$(BIN)/python -m cdc.local.artifacts
@@ -122,6 +122,14 @@ soak-verify: export CDC_SOAK_STALL ?= 10
 soak-verify: export CDC_SOAK_REPORT ?= soak.jsonl
 soak-verify: setup
 	@$(BIN)/python -m pytest -q -s tests/soak $(PYTEST)
+
+# Applying a backlog against PostgreSQL's apply worker and Debezium's JDBC sink, on a machine that does nothing
+# else: an hour; quick, ten minutes, is smaller and leaves out transactions of one row.
+bench: setup
+	@PYTHONPATH=.:tests $(BIN)/python bench/apply.py $(BENCH)
+
+bench-quick: setup
+	@PYTHONPATH=.:tests $(BIN)/python bench/apply.py --large 100000 --single 0 $(BENCH)
 
 # Half an hour on a machine that does nothing else, and as root: between runs the caches are dropped.
 bench-verify: setup

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+import applied
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench/results"
 
 #: Keys of a result's runs.
 CONTESTANTS = ("default", "max_cpu_100", "reladiff")
@@ -15,11 +22,14 @@ _NAMES = {
     "no_key": "no key",
 }
 
-_HEAD = """# How fast it is
+_TITLE = """# How fast it is
 
-Written by `make bench-verify`; what was measured is in `bench/results/verify.json`, run by run.
+Written by `make bench`, `make bench-quick` and `make bench-verify`; what was measured is in `bench/results/`, run
+by run.
 
-## cdc-verify
+"""
+
+_HEAD = """## cdc-verify
 
 Against reladiff {reladiff}, which also compares by checksums of key ranges, and mends nothing: the same tables of
 the same two servers. Seconds, median of {least} to {runs} runs, taken by turns; in brackets
@@ -54,8 +64,27 @@ _DIFFERING = """What differs has a trailing space more in
   one column, each thousandth row, so that no part of a table is without."""
 
 
-def page(told: Mapping[str, Any]) -> str:
-    """Return the whole document."""
+def write() -> None:
+    """Write the document and its picture anew from all results."""
+    for path, text in files().items():
+        path.write_text(text, encoding="utf-8")
+
+
+def files() -> dict[Path, str]:
+    """Return what is written: a part for each result that is there, and the picture."""
+    docs, found = ROOT / "docs", {path.stem: path for path in RESULTS.glob("*.json")}
+    told = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in found.items()}
+    written, parts = {}, [_TITLE]
+    if "apply" in told:
+        parts += [applied.section(told["apply"]), "\n"]
+        written[docs / "apply.svg"] = applied.picture(told["apply"])
+    if "verify" in told:
+        parts.append(_verify(told["verify"]))
+    return {**written, docs / "performance.md": "".join(parts)}
+
+
+def _verify(told: Mapping[str, Any]) -> str:
+    """Return the part about cdc-verify."""
     results = told["results"]
     used = sorted({tuple(result["reladiff_settings"]) for result in results})
     loads = [

@@ -1,8 +1,10 @@
-"""The processes of a PostgreSQL server on this machine: their processor time, and their caches."""
+"""The machine, its PostgreSQL servers, and what their processes and others use."""
 
 from __future__ import annotations
 
+import datetime as dt
 import os
+import platform
 from collections.abc import Iterable
 from pathlib import Path
 from typing import LiteralString
@@ -52,6 +54,36 @@ def forget(servers: Iterable[Server]) -> None:
         server.forget()
     os.sync()
     Path("/proc/sys/vm/drop_caches").write_text("1")
+
+
+def cpu(pid: int) -> float:
+    """Return the seconds of processor time that a process has used, 0 if there is none."""
+    return sum(_times(pid)[:2]) / os.sysconf("SC_CLK_TCK")
+
+
+def peak(pid: int) -> float:
+    """Return the most memory that a process has held, in MiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
+def machine(primary: str) -> dict[str, str]:
+    """Return what the figures were measured on."""
+    processor = next(
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    )
+    return {
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+        "processor": f"{os.cpu_count()} cores of {processor}",
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "postgresql": str(harness.rows(primary, "SHOW server_version")[0][0]),
+        "shared_buffers": str(harness.rows(primary, "SHOW shared_buffers")[0][0]),
+    }
 
 
 def passfile(dsn: str) -> str:

@@ -10,11 +10,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import datetime as dt
 import itertools
 import json
 import os
-import platform
 import subprocess
 import tempfile
 import time
@@ -251,24 +249,6 @@ def _tried(bench: Bench, program: Path, table: str) -> dict[tuple[int, ...], flo
     return tried
 
 
-def machine(stream: Stream) -> dict[str, str]:
-    cpu = next(
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    )
-    return {
-        "date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "processor": f"{os.cpu_count()} cores of {cpu}",
-        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "postgresql": str(stream.sql("primary", "SHOW server_version")[0][0]),
-        "shared_buffers": str(stream.sql("primary", "SHOW shared_buffers")[0][0]),
-        "reladiff": RELADIFF,
-    }
-
-
 def _stack(running: Path | None, folder: Path) -> contextlib.AbstractContextManager[Stack]:
     if running is None:
         return harness.own_stack(folder / "stack")
@@ -276,13 +256,11 @@ def _stack(running: Path | None, folder: Path) -> contextlib.AbstractContextMana
 
 
 def main() -> None:
-    """Measure and write both files, or write the document anew from what was measured."""
+    """Measure and write results and document, or the document anew from what was measured."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
-    parser.add_argument("--results", type=Path, default=ROOT / "bench/results/verify.json")
-    parser.add_argument("--document", type=Path, default=ROOT / "docs/performance.md")
     parser.add_argument("--stack", type=Path, help="a running local stack, else one of its own")
     parser.add_argument("--measured", action="store_true", help="only write the document")
     said = parser.parse_args()
@@ -296,13 +274,14 @@ def main() -> None:
             bench = Bench(stream, said.rows, said.tables)
             bench.build()
             told: dict[str, Any] = {
-                "machine": machine(stream), "rows": said.rows, "reladiff_tried": [], "results": [],
+                "machine": servers.machine(stream.primary) | {"reladiff": RELADIFF}, "rows": said.rows, "reladiff_tried": [], "results": [],
             }  # fmt: skip
             for _ in compete(bench, program, said.runs, told):
-                said.results.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+                (document.RESULTS / "verify.json").write_text(
+                    json.dumps(told, indent=1) + "\n", encoding="utf-8"
+                )
                 print(document.line(told["results"][-1]), flush=True)
-    measured = json.loads(said.results.read_text(encoding="utf-8"))
-    said.document.write_text(document.page(measured), encoding="utf-8")
+    document.write()
 
 
 if __name__ == "__main__":

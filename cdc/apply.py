@@ -8,6 +8,7 @@ statement.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -107,10 +108,10 @@ class Applier:
             if found > len(net.deletes):
                 raise Mismatch
             written += Written(unmatched_deletes=len(net.deletes) - found)
-        for columns, rows in _by_columns(net.updates).items():
+        for columns, rows in _by_columns(net).items():
             written += self._update_set(table, columns, rows)
         if net.inserts:
-            inserts = [row for _, row in sorted(net.inserts.items())]
+            inserts = _in_order(net.inserts)
             self._targets.copy(table.name.sql, table.columns, _values(inserts, table.columns))
         return written
 
@@ -143,13 +144,23 @@ class Applier:
         return row[0] if row else None
 
 
-def _values(rows: Iterable[Row], columns: Sequence[str]) -> Iterable[list[Value]]:
-    return ([row[column] for column in columns] for row in rows)
+def _values(rows: Iterable[Row], columns: Sequence[str]) -> Iterable[Sequence[Value]]:
+    if len(columns) == 1:
+        return ((row[columns[0]],) for row in rows)
+    return map(operator.itemgetter(*columns), rows)
 
 
-def _by_columns(rows: dict[Key, Row]) -> dict[tuple[str, ...], list[Row]]:
-    """Group rows by the columns they bring, each group in key order."""
+def _in_order(rows: dict[Key, Row]) -> list[Row]:
+    """Return rows in the order of their keys."""
+    return [rows[key] for key in sorted(rows)]
+
+
+def _by_columns(net: TableChanges) -> dict[tuple[str, ...], list[Row]]:
+    """Group the rows to update by the columns they bring, each group in key order."""
+    rows = _in_order(net.updates)
+    if rows and not net.marked:
+        return {tuple(rows[0]): rows}
     groups: dict[tuple[str, ...], list[Row]] = {}
-    for _, row in sorted(rows.items()):
+    for row in rows:
         groups.setdefault(changes.present(row), []).append(row)
     return groups

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
 from cdc import changes
@@ -18,6 +18,9 @@ from cdc.events import Change, End
 from cdc.ledger import Apply, Commit, Restart
 from cdc.names import TableName
 from cdc.position import Coverage, HeartbeatContent
+
+#: Bytes of a record from which on it is looked at what its texts take.
+_LARGE = 1 << 20
 
 
 class Torn(Exception):  # noqa: N818 -- the replicator takes the pieces back and goes on
@@ -113,6 +116,21 @@ class Buffer:
                 self.whole.append(Transaction(end, self.open, self.heartbeat))
                 self.open, self.heartbeat, self.written = [], None, False
 
+    def fits(self, rows: Sequence[Change]) -> bool:
+        """Tell whether it is not full with these rows, none of which is large."""
+        sizes = [row.size for row in rows]
+        return (
+            self.rows + len(self.whole) + len(rows) < self.limits.max_batch_rows
+            and self.size + sum(sizes) < self.limits.max_batch_bytes
+            and max(sizes) < _LARGE
+        )
+
+    def extend(self, rows: Sequence[Change]) -> None:
+        """Take rows of the open transaction that fit."""
+        self.open += rows
+        self.rows += len(rows)
+        self.size += sum([row.size for row in rows])
+
     def drop_open(self) -> None:
         self.rows -= len(self.open)
         self.size -= sum(_held(change) for change in self.open)
@@ -135,7 +153,7 @@ class Buffer:
         done: list[Transaction] = []
         for transaction in self.whole:
             try:
-                wanted = [c for c in transaction.changes if self._wanted(c, transaction.end.lsn)]
+                wanted = self._kept(transaction.changes, transaction.end.lsn)
             except (Held, SchemaMismatch):
                 if not done:
                     raise
@@ -157,7 +175,7 @@ class Buffer:
         Events that may belong together with the next one stay.
         """
         settled = changes.settled(self.open)
-        wanted = [c for c in self.open[:settled] if self._wanted(c, end_lsn)]
+        wanted = self._kept(self.open[:settled], end_lsn)
         kept = self.open[settled:]
         self.rows, self.size = len(kept), sum(_held(change) for change in kept)
         self.open, self.written = kept, True
@@ -170,6 +188,17 @@ class Buffer:
         """
         found = (self.coverage.get(c.table) for c in self.open)
         return any(c is not None and (c.snapshot_lsn or at_least) > at_least for c in found)
+
+    def _kept(self, changes: Iterable[Change], end_lsn: int) -> list[Change]:
+        """Return those that `_wanted` tells; it is asked where the table changes."""
+        kept: list[Change] = []
+        at, wanted = None, False
+        for change in changes:
+            if change.table is not at:
+                at, wanted = change.table, self._wanted(change, end_lsn)
+            if wanted:
+                kept.append(change)
+        return kept
 
     def _wanted(self, change: Change, end_lsn: int) -> bool:
         covered = self.coverage.get(change.table)
@@ -191,7 +220,7 @@ class Buffer:
 
 def _held(change: Change) -> int:
     """Return the bytes that a change takes: one wide character makes a text four times as large."""
-    if change.size < 1 << 20:  # small ones are many: the record is measure enough
+    if change.size < _LARGE:  # small ones are many: the record is measure enough
         return change.size
     images = [image for image in (change.before, change.after) if image is not None]
     texts = sum(sys.getsizeof(value) for image in images for value in image.values())

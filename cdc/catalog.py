@@ -76,10 +76,10 @@ class Table:
     equality: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
     obstacles: tuple[Obstacle, ...] = ()
     addressed: bool = True
+    column_set: frozenset[str] = dataclasses.field(init=False, repr=False)
 
-    @property
-    def column_set(self) -> frozenset[str]:
-        return frozenset(self.columns)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "column_set", frozenset(self.columns))  # looked at for each event
 
 
 @contextlib.contextmanager

@@ -33,7 +33,8 @@ class TableChanges:
     """The net change of one table between two barriers; every key stands in one of the four.
 
     `inserts` keys did not exist before, `updates` keys did (columns that are UNCHANGED keep their
-    value), `deletes` keys did and shall not, `gone` keys were inserted and deleted again.
+    value), `deletes` keys did and shall not, `gone` keys were inserted and deleted again. Not
+    `marked` is a promise that no value is UNCHANGED.
     """
 
     table: TableName
@@ -41,9 +42,10 @@ class TableChanges:
     updates: dict[Key, Row] = dataclasses.field(default_factory=dict)
     deletes: set[Key] = dataclasses.field(default_factory=set)
     gone: set[Key] = dataclasses.field(default_factory=set)
+    marked: bool = dataclasses.field(default=False, compare=False)
 
     def insert(self, key: Key, row: Row) -> None:
-        if UNCHANGED in row.values():
+        if self.marked and UNCHANGED in row.values():
             raise Unmergeable(f"{self.table}: key {key} inserted without all its values")
         if key in self.inserts or key in self.updates:
             raise Unmergeable(f"{self.table}: key {key} inserted while it exists")
@@ -56,9 +58,9 @@ class TableChanges:
 
     def update(self, key: Key, row: Row) -> None:
         if key in self.inserts:
-            self.inserts[key] = _merged(self.inserts[key], row)
+            self.inserts[key] = self._merged(self.inserts[key], row)
         elif key in self.updates:
-            self.updates[key] = _merged(self.updates[key], row)
+            self.updates[key] = self._merged(self.updates[key], row)
         elif key in self.deletes or key in self.gone:
             raise Unmergeable(f"{self.table}: key {key} updated after it was deleted")
         else:
@@ -72,6 +74,14 @@ class TableChanges:
         else:
             self.updates.pop(key, None)
             self.deletes.add(key)
+
+    def _merged(self, older: Row, newer: Row) -> Row:
+        if not self.marked:
+            return newer
+        return {
+            column: older.get(column, UNCHANGED) if value is UNCHANGED else value
+            for column, value in newer.items()
+        }
 
 
 @dataclasses.dataclass(slots=True)
@@ -109,6 +119,10 @@ class KeyChange:
     def table(self) -> TableName:
         return self.delete.table
 
+    @property
+    def tables(self) -> tuple[TableName, ...]:
+        return (self.table,)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Truncate:
@@ -116,6 +130,10 @@ class Truncate:
 
     tables: tuple[TableName, ...]
     change: Change
+
+    @property
+    def table(self) -> TableName:
+        return self.tables[0]
 
 
 Step = TableChanges | RowCounts | KeyChange | Truncate
@@ -129,20 +147,16 @@ def events(changes: Iterable[Change]) -> list[Change | KeyChange | Truncate]:
     """
     joined: list[Change | KeyChange | Truncate] = []
     for change in changes:
-        last = joined[-1] if joined else None
-        if (
-            change.op == "c"
-            and isinstance(last, Change)
-            and _same_record(last, change)
-            and last.op == "d"
-        ):
+        op = change.op
+        last = joined[-1] if joined and op in "ct" else None
+        if op == "c" and isinstance(last, Change) and last.op == "d" and _same_record(last, change):
             joined[-1] = KeyChange(last, change)
-        elif change.op == "t" and isinstance(last, Truncate) and last.change.lsn == change.lsn:
-            joined[-1] = Truncate((*last.tables, change.table), last.change)
-        elif change.op == "t":
-            joined.append(Truncate((change.table,), change))
-        else:
+        elif op != "t":
             joined.append(change)
+        elif isinstance(last, Truncate) and last.change.lsn == change.lsn:
+            joined[-1] = Truncate((*last.tables, change.table), last.change)
+        else:
+            joined.append(Truncate((change.table,), change))
     return joined
 
 
@@ -177,20 +191,20 @@ def plan(changes: Iterable[Change], keys: Mapping[TableName, tuple[str, ...]]) -
     pending: dict[TableName, TableChanges] = {}
     counted: dict[TableName, RowCounts] = {}
 
-    def flush(table: TableName) -> None:
-        if table in pending:
-            steps.append(pending.pop(table))
-        if table in counted:
-            steps.append(counted.pop(table))
-
+    at: TableName | None = None
     for event in events(changes):
-        table = event.tables[0] if isinstance(event, Truncate) else event.table
-        if barrier := _barrier(event, keys):
-            for touched in barrier.tables if isinstance(barrier, Truncate) else (table,):
-                flush(touched)
+        table = event.table
+        if table is not at:  # most events are of the table of the one before
+            at, columns, net = table, keys[table], pending.get(table)
+        if barrier := _barrier(event, columns):
+            for touched in barrier.tables:
+                steps += [held.pop(touched) for held in (pending, counted) if touched in held]
             steps.append(barrier)
-        elif isinstance(event, Change) and keys[table]:
-            _merge(pending.setdefault(table, TableChanges(table)), event, keys[table])
+            at = None
+        elif isinstance(event, Change) and columns:
+            if net is None:
+                net = pending[table] = TableChanges(table)
+            _merge(net, event, columns)
         elif not isinstance(event, Truncate):
             counted.setdefault(table, RowCounts(table, _columns(event))).merge(event)
     steps.extend(pending.values())
@@ -232,8 +246,10 @@ def _columns(event: Change | KeyChange) -> tuple[str, ...]:
 
 def key_of(change: Change, columns: tuple[str, ...]) -> Key:
     """Return the address of the row: `before` (else `after`) on the replica's own key columns."""
-    image = change.after if change.before is None else change.before
-    return tuple(_key_value(image or {}, column) for column in columns)
+    image = (change.after if change.before is None else change.before) or {}
+    if len(columns) == 1:
+        return (_key_value(image, columns[0]),)
+    return tuple([_key_value(image, column) for column in columns])
 
 
 def addressed(change: Change, columns: tuple[str, ...]) -> Row:
@@ -264,12 +280,11 @@ def _key_value(image: Row, column: str) -> str:
 
 
 def _barrier(
-    event: Change | KeyChange | Truncate, keys: Mapping[TableName, tuple[str, ...]]
+    event: Change | KeyChange | Truncate, columns: tuple[str, ...]
 ) -> KeyChange | Truncate | None:
-    """Return the event as one that runs alone, None if it merges with others."""
+    """Return the event as one that runs alone, None if it merges with others; `columns` is its key."""
     if isinstance(event, Truncate):
         return event
-    columns = keys[event.table]
     if not columns:
         return None
     if isinstance(event, KeyChange):
@@ -284,6 +299,7 @@ def _moves(change: Change, columns: tuple[str, ...]) -> bool:
 
 def _merge(net: TableChanges, change: Change, columns: tuple[str, ...]) -> None:
     key = key_of(change, columns)
+    net.marked = net.marked or change.marked
     if change.op == "d":
         net.delete(key)
     elif change.op == "c":
@@ -298,13 +314,6 @@ def _same_record(first: Change, second: Change) -> bool:
 
 def _same_statement(first: Change, second: Change) -> bool:
     return first.lsn == second.lsn and first.op == second.op
-
-
-def _merged(older: Row, newer: Row) -> Row:
-    return {
-        column: older.get(column, UNCHANGED) if value is UNCHANGED else value
-        for column, value in newer.items()
-    }
 
 
 def present(row: Row) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
+import functools
 import re
 from collections.abc import Callable
 from typing import Final, Literal
@@ -46,7 +47,8 @@ Row = dict[str, Value]
 
 
 # Structs rather than dataclasses: one is made per row, and msgspec makes them several times faster.
-class Record(msgspec.Struct, frozen=True):
+# Of many, Python's search for cycles need not know (`gc=False`): they form none.
+class Record(msgspec.Struct, frozen=True, gc=False):
     """A record as it lies in the topic; `offset` is its own, the next to read is one more.
 
     `link` and `origin` are what its headers LINK and `origins.HEADER` say, and `appended_ms` when it
@@ -99,10 +101,11 @@ class End(msgspec.Struct, frozen=True):
     appended_ms: int | None = None
 
 
-class Change(msgspec.Struct, frozen=True):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """One row inserted, updated, deleted, or a table truncated.
 
-    `order` is the event's number within its transaction, from 1, `size` the record's bytes.
+    `order` is the event's number within its transaction, from 1, `size` the record's bytes. Not
+    `marked` is a promise that no value is UNCHANGED.
     """
 
     op: Literal["c", "u", "d", "t"]
@@ -114,6 +117,7 @@ class Change(msgspec.Struct, frozen=True):
     order: int
     offset: int
     size: int
+    marked: bool = True
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -138,6 +142,9 @@ Event = Begin | End | Change | Message | Heartbeat
 
 _wire = msgspec.json.Decoder(Wire)
 
+#: Each table's name is one object: that it is the one before can be told at a glance.
+_table = functools.lru_cache(maxsize=4096)(TableName)
+
 #: Debezium counts logical messages under a Java object's name that differs each time.
 _MESSAGE_COLLECTION = "LogicalDecodingMessageId@"
 
@@ -153,9 +160,9 @@ def decode(record: Record) -> Event:
         return Heartbeat(record.offset)
     try:
         wire = _wire.decode(record.value)
-        if b"\\u0001" in record.value:
+        if marked := b"\\u0001" in record.value:
             wire.before, wire.after = _unmark(wire.before), _unmark(wire.after)  # type: ignore[assignment]  # dict is invariant
-        return of(wire, record, base64_bytes)
+        return of(wire, record, base64_bytes, marked=marked)
     except UNREADABLE as error:
         raise malformed(record, str(error)) from error
 
@@ -164,13 +171,15 @@ def decode(record: Record) -> Event:
 UNREADABLE = (msgspec.MsgspecError, ValueError, KeyError, IndexError, RecursionError)
 
 
-def of(wire: Wire, record: Record, content: Callable[[str], bytes]) -> Event:
+def of(
+    wire: Wire, record: Record, content: Callable[[str], bytes], *, marked: bool = True
+) -> Event:
     """Return the event that `wire` says, its rows as they are; ValueError if it is none.
 
-    `content` reads what a logical message holds.
+    `content` reads what a logical message holds; `marked` is as in Change.
     """
     if wire.op is not None:
-        return _row_or_message(wire, record, content)
+        return _row_or_message(wire, record, content, marked)
     if wire.status is not None:
         return _boundary(wire, record)
     if wire.ts_ms is not None and wire.source is None:
@@ -178,7 +187,9 @@ def of(wire: Wire, record: Record, content: Callable[[str], bytes]) -> Event:
     raise ValueError("it is neither a change event, a transaction boundary nor a heartbeat")
 
 
-def _row_or_message(wire: Wire, record: Record, content: Callable[[str], bytes]) -> Event:
+def _row_or_message(
+    wire: Wire, record: Record, content: Callable[[str], bytes], marked: bool
+) -> Event:
     source = wire.source
     if source is None or source.lsn is None:
         raise ValueError("it has no source.lsn" if wire.op != "r" else _SNAPSHOT)
@@ -187,13 +198,9 @@ def _row_or_message(wire: Wire, record: Record, content: Callable[[str], bytes])
         if wire.message is None:
             raise ValueError("a logical message without its content")
         return Message(
-            wire.message.prefix,
-            content(wire.message.content),
-            source.txId,
-            source.lsn,
-            order,
-            record.offset,
-        )
+            wire.message.prefix, content(wire.message.content),
+            source.txId, source.lsn, order, record.offset,
+        )  # fmt: skip
     if wire.op == "r":
         raise ValueError(_SNAPSHOT)
     if wire.op not in ("c", "u", "d", "t"):
@@ -206,7 +213,7 @@ def _row_or_message(wire: Wire, record: Record, content: Callable[[str], bytes])
         raise ValueError("a row without its table")
     return Change(
         wire.op,  # type: ignore[arg-type]  # one of the four, tested above
-        TableName(source.schema, source.table),
+        _table(source.schema, source.table),
         wire.before,  # type: ignore[arg-type]  # dict is invariant
         wire.after,  # type: ignore[arg-type]  # dict is invariant
         source.txId,
@@ -214,6 +221,7 @@ def _row_or_message(wire: Wire, record: Record, content: Callable[[str], bytes])
         order,
         record.offset,
         len(record.value or b""),
+        marked,
     )
 
 
@@ -244,15 +252,9 @@ def _boundary(wire: Wire, record: Record) -> Begin | End:
         if _MESSAGE_COLLECTION not in c.data_collection
     }
     return End(
-        txid,
-        lsn,
-        wire.event_count,
-        counts,
-        wire.ts_ms,
-        record.offset,
-        record.leader_epoch,
-        record.appended_ms,
-    )
+        txid, lsn, wire.event_count, counts, wire.ts_ms,
+        record.offset, record.leader_epoch, record.appended_ms,
+    )  # fmt: skip
 
 
 def _previous(link: bytes | None) -> int | None:

@@ -19,12 +19,17 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections import Counter, deque
-from collections.abc import Iterable
+import itertools
+import operator
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+import msgspec
 
 from cdc import lsn as lsns
 from cdc.errors import BrokenStream
 from cdc.events import Begin, Change, End, Event, Heartbeat, Message
+from cdc.names import TableName
 from cdc.position import RING
 
 
@@ -44,11 +49,14 @@ class Open:
     commit_ms: int | None = None
     torn: str | None = None
     total: int = 0
-    counts: Counter[str] = dataclasses.field(default_factory=Counter)
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def count(self, table: TableName, rows: int) -> None:
+        name = f"{table.schema}.{table.name}"
+        self.counts[name] = self.counts.get(name, 0) + rows
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Apply:
+class Apply(msgspec.Struct, frozen=True, gc=False):  # as `Change` is: one is made per row
     """A row event of a transaction that is not a duplicate."""
 
     change: Change
@@ -132,6 +140,22 @@ class Ledger:
             case Heartbeat():
                 return None
 
+    def continues(self, rows: Sequence[Change]) -> bool:
+        """Account for rows of one transaction if each is the next of an open one whose rows count.
+
+        Otherwise nothing is accounted for, and `accept` tells of each what it is.
+        """
+        opened = self._open.get(rows[0].txid)
+        if opened is None or opened.verdict is Verdict.DUPLICATE or opened.torn:
+            return False
+        total = opened.total + len(rows)
+        if [row.order for row in rows] != [*range(opened.total + 1, total + 1)]:
+            return False
+        opened.total = total
+        for table, its in itertools.groupby(rows, operator.attrgetter("table")):
+            opened.count(table, len([*its]))
+        return True
+
     def follows(self, event: Begin) -> bool:
         """Tell whether a transaction is what comes next, whatever stands before it in the log."""
         if event.previous is None:
@@ -150,7 +174,7 @@ class Ledger:
         opened = self._count(event.txid, event.order, event.offset, event.lsn)
         if opened is None or opened.verdict is Verdict.DUPLICATE or opened.torn:
             return None
-        opened.counts[f"{event.table.schema}.{event.table.name}"] += 1
+        opened.count(event.table, 1)
         return Apply(event)
 
     def _message(self, event: Message) -> Step:
@@ -219,13 +243,9 @@ class Ledger:
         if opened.verdict is Verdict.DUPLICATE:
             self._known_duplicate(event)
             return None
-        counted = +opened.counts
-        if (
-            opened.torn
-            or event.total != opened.total
-            or any(counted[table] != count for table, count in event.counts.items())
-            or any(table not in event.counts for table in counted)
-        ):
+        # A table of which nothing is to be applied may be counted as 0.
+        counts = {table: count for table, count in event.counts.items() if count}
+        if opened.torn or event.total != opened.total or counts != opened.counts:
             detail = opened.torn or f"its END counts {event.total} events, {opened.total} came"
             raise _gap(
                 f"transaction {event.txid} is not whole in the topic: {detail}",

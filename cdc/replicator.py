@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import psycopg
 
@@ -24,7 +24,7 @@ from cdc.batch import Batch, Buffer, Held, Torn
 from cdc.blockers import Blockers
 from cdc.config import Config
 from cdc.errors import BrokenStream, Halt, MalformedRecord, Unreachable
-from cdc.events import Begin, Event, Message, Record
+from cdc.events import Begin, Change, Event, Message
 from cdc.gauge import Gauge
 from cdc.guard import Guard, Patience
 from cdc.history import Succession
@@ -34,18 +34,12 @@ from cdc.lookahead import Lookahead, Resume
 from cdc.names import TableName
 from cdc.origins import Origin
 from cdc.position import Fenced, HeartbeatContent, Written
-from cdc.source import Source
+from cdc.reading import Reading, Trouble
+from cdc.source import PARTITION, Source
 from cdc.strangers import Strangers
 from cdc.writing import Turn
 
 log = logging.getLogger(__name__)
-
-#: Records taken from the consumer at once, and seconds to wait for the first.
-_RECORDS = 500
-_WAIT = 0.5
-
-#: Seconds between looks at what comes by somebody else's doing.
-_LOOK_AGAIN = 1.0
 
 #: Seconds between two summary lines in the log.
 _SUMMARY_EVERY = 10.0
@@ -60,6 +54,7 @@ class Replicator:
         self._replica = config.replica(replica)
         self._stop = stop
         self._source = Source(config, config.group(replica), self._trouble)
+        self._reading = Reading(self._source)
         self._gauge = gauge
         self._teller = daemon.Teller(config.name, gauge)
         self._guard = Guard(config)
@@ -90,6 +85,7 @@ class Replicator:
                     self._pause(error, None)
         finally:
             self._blockers.close()
+            self._reading.stop()
             self._source.close()
 
     @contextlib.contextmanager
@@ -132,6 +128,7 @@ class Replicator:
 
     def _turn(self, conn: psycopg.Connection[Any]) -> Turn:
         """Lock, then position, then seek: in this order nobody else can be writing."""
+        self._reading.stop()
         conn.rollback()
         conn.execute("DISCARD TEMP")  # staging tables of the turn before
         self._summary.forget_pieces()
@@ -174,7 +171,7 @@ class Replicator:
         log.info("waiting for the copy of %s", table)
         turn.conn.rollback()
         self._teller.waiting(turn.conn, f"for the copy of {table} to end (`cdc bootstrap`)")
-        while not self._stop.wait(_LOOK_AGAIN) and turn.held_by(table):
+        while not self._stop.wait(writing.LOOK_AGAIN) and turn.held_by(table):
             pass
 
     def _tell(self, turn: Turn) -> None:
@@ -194,13 +191,19 @@ class Replicator:
                 return True
             self._tell(turn)
             self._watch(turn)
-            records = self._source.read(_RECORDS, _WAIT)
-            self._gauge.read_at = time.time()
-            more = len(records) == _RECORDS
-            while records:  # what was taken need not be kept
-                self._take(turn, records.pop(0))
+            block = self._reading.next(turn.decode)
+            self._gauge.read_at = block.read_at
+            while block.events:  # what was taken need not be kept
+                found = block.events.popleft()
+                if not isinstance(found, list):
+                    self._take(turn, found)
+                elif not turn.take(found):
+                    for row in found:
+                        self._take(turn, row)
+            if block.trouble is not None:
+                self._broken(turn, block.trouble, block.offset)
             self._gauge.pending(turn.pending)
-            if not more:  # else more is there, and larger batches cost less a row
+            if not block.full:  # else more is there, and larger batches cost less a row
                 self._flush(turn)
         return True
 
@@ -212,44 +215,36 @@ class Replicator:
         self._source.watch(turn.position)
         self._gauge.step()
 
-    def _take(self, turn: Turn, record: Record) -> None:
-        turn.next_offset = record.offset + 1
-        try:
-            self._read(turn, record)
-        except (BrokenStream, MalformedRecord) as error:
-            self._flush(turn)  # what came whole before it is applied
-            self._succession.explain(turn.position, turn.holds)
-            error.at(
-                topic=record.topic,
-                partition=record.partition,
-                offset=record.offset,
-                replica=self._name,
-            )
-            raise
-
-    def _read(self, turn: Turn, record: Record) -> None:
-        """Account for what the record tells; Resume where what is missing comes later."""
-        try:
-            for event in turn.decode(record):
-                turn.next_offset = event.offset + 1
-                self._account(turn, event)
-        except Gap as gap:
-            self._flush(turn)
-            raise Resume(self._mended(turn, gap)) from None
-
-    def _account(self, turn: Turn, event: Event) -> None:
+    def _take(self, turn: Turn, event: Event) -> None:
+        turn.next_offset = event.offset + 1
         heartbeat = None
-        if isinstance(event, Message):
-            heartbeat = position.heartbeat(event, turn.position)
-        # Before the ledger: after a failover LSNs go back, and new commits look repeated.
-        self._from(turn, event, heartbeat)
-        step = turn.ledger.accept(event)
+        try:
+            if not isinstance(event, Change):
+                # Before the ledger: after a failover LSNs go back, and new commits look repeated.
+                heartbeat = self._from(turn, event)
+            step = turn.ledger.accept(event)
+        except (Gap, BrokenStream, MalformedRecord) as trouble:
+            self._broken(turn, trouble, event.offset)
         if isinstance(step, Message):
             turn.buffer.heartbeat = heartbeat or turn.buffer.heartbeat
         elif step is not None:
             turn.buffer.add(step)
             if turn.buffer.full:
                 self._flush(turn)
+
+    def _broken(self, turn: Turn, trouble: Trouble, offset: int) -> NoReturn:
+        """Write what came whole before `offset`; raise Resume, or what is wrong, with its place."""
+        self._flush(turn)
+        try:
+            if isinstance(trouble, Gap):
+                raise Resume(self._mended(turn, trouble)) from None
+            raise trouble
+        except (BrokenStream, MalformedRecord) as error:
+            self._succession.explain(turn.position, turn.holds)
+            error.at(
+                topic=self._config.topic, partition=PARTITION, offset=offset, replica=self._name
+            )
+            raise
 
     def _mended(self, turn: Turn, gap: Gap) -> int:
         """Wait for what comes next; return where it stands. Raises the gap's error if it never comes."""
@@ -266,20 +261,25 @@ class Replicator:
             self._teller.waiting(turn.conn, what)
             self._watch(turn)
             if not given_up:
-                self._stop.wait(_LOOK_AGAIN)
+                self._stop.wait(writing.LOOK_AGAIN)
         return offset
 
-    def _from(self, turn: Turn, event: Event, heartbeat: HeartbeatContent | None) -> None:
-        """Follow the primary to a new timeline where nothing was lost; raises BrokenStream."""
+    def _from(self, turn: Turn, event: Event) -> HeartbeatContent | None:
+        """Follow the primary to a new timeline where nothing was lost; raises BrokenStream.
+
+        Returns what a heartbeat says.
+        """
+        heartbeat = None
         if isinstance(event, Begin):
-            origin, lsn = event.origin, event.lsn
-        elif isinstance(event, Message) and heartbeat is not None:
-            origin, lsn = heartbeat.origin, event.lsn
+            origin = event.origin
+        elif isinstance(event, Message) and (heartbeat := position.heartbeat(event, turn.position)):
+            origin = heartbeat.origin
         else:
-            return
+            return None
         if origin not in (None, Origin(turn.position.system_id, turn.position.timeline)):
             self._flush(turn)
-            turn.position = self._succession.follow(turn.position, turn.holds, origin, lsn)
+            turn.position = self._succession.follow(turn.position, turn.holds, origin, event.lsn)
+        return heartbeat
 
     def _flush(self, turn: Turn) -> None:
         """Write every whole transaction collected, and a piece of one that is too large to wait."""

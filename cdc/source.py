@@ -102,7 +102,8 @@ class Source:
     @property
     def silent(self) -> str | None:
         """Say why nothing can come out of Kafka now, None while it answers."""
-        return None if self._silent is None else self._silent[0]
+        silent = self._silent  # another thread may read meanwhile, and hear something
+        return None if silent is None else silent[0]
 
     def seek(self, position: Position) -> None:
         """Go to the position; PositionLost if the topic is not the one it was taken from."""
@@ -124,8 +125,9 @@ class Source:
                 raise found
             else:
                 self._judge(found, position)
-        if self._silent is not None and now - self._silent[1] > PATIENCE:
-            raise self._unreachable(self._silent[0])
+        silent = self._silent
+        if silent is not None and now - silent[1] > PATIENCE:
+            raise self._unreachable(silent[0])
         if self._look is None and now - self._checked_at >= _CHECK_EVERY:
             self._checked_at = now
             self._look = _Look(self._config)
@@ -279,15 +281,18 @@ class Source:
 def record(message: Message, topic_name: str, *, rows: bool = False) -> Record:
     """Return what the client gave, in our words; `message` carries no error.
 
-    Headers are asked for at boundaries only, unless `rows`: they would cost more than the rest.
+    Unless `rows`, what only boundaries are asked for is left out of others: the list of headers above all
+    would cost more than the rest.
     """
-    epoch, value = message.leader_epoch(), message.value()
+    offset, value = message.offset() or 0, message.value()
     boundary = stock.is_boundary(value) if rows else events.is_boundary(value)
-    headers = dict(message.headers() or ()) if boundary or rows else {}
+    if not (boundary or rows):
+        return Record(topic_name, PARTITION, offset, None, value)
+    epoch, headers = message.leader_epoch(), dict(message.headers() or ())
     return Record(
         topic_name,
         PARTITION,
-        message.offset() or 0,
+        offset,
         None if epoch is None or epoch < 0 else epoch,
         value,
         _bytes(headers.get(events.LINK)),

@@ -47,13 +47,13 @@ class Targets:
     def learn(self, batch: Sequence[Change]) -> None:
         """Know every table of `batch`; SchemaMismatch when an event does not fit its table."""
         self._read(batch)
-        if stale := {change.table for change in batch if self._misfit(change)}:
+        if stale := self._altered(batch):
             for name in stale:
                 del self._tables[name]
                 self._conn.execute(sql.SQL("DROP TABLE {}").format(self._stages.pop(name)))
             self._read(batch)
             for change in batch:
-                if misfit := self._misfit(change):
+                if misfit := _misfit(self._tables[change.table], change):
                     raise SchemaMismatch(
                         f"table {change.table} differs between primary and replica: {misfit}",
                         safe=CONSISTENT,
@@ -142,20 +142,34 @@ class Targets:
             self._conn.execute(statements.create_stage(table, stage))
             self._tables[name], self._stages[name] = table, stage
 
-    def _misfit(self, change: Change) -> str | None:
-        """Say how an event's columns differ from those that are written here, None if they fit."""
-        table = self._tables[change.table]
-        if change.after is not None and change.after.keys() != table.column_set:
-            missing = ", ".join(sorted(change.after.keys() - table.column_set))
-            extra = ", ".join(sorted(table.column_set - change.after.keys()))
-            lacks = [f"the replica lacks {missing}"] if missing else []
-            return "; ".join(lacks + ([f"the event lacks {extra}"] if extra else []))
-        if not table.key:
-            return None if change.op in "ct" else _unlike_old_row(table, change.before)
-        image = change.before if change.after is None else change.after
-        if image is not None and not all(isinstance(image.get(c), str) for c in table.key):
-            return f"an event lacks a value of the replica's key ({', '.join(table.key)})"
-        return None
+    def _altered(self, batch: Sequence[Change]) -> set[TableName]:
+        """Return the tables with an event that does not fit."""
+        found = set[TableName]()
+        at: TableName | None = None
+        for change in batch:
+            if change.table is not at:  # most are of the table of the one before
+                at = change.table
+                table = self._tables[at]
+            if _misfit(table, change):
+                found.add(at)
+        return found
+
+
+def _misfit(table: Table, change: Change) -> str | None:
+    """Say how an event's columns differ from those that are written here, None if they fit."""
+    if change.after is not None and change.after.keys() != table.column_set:
+        missing = ", ".join(sorted(change.after.keys() - table.column_set))
+        extra = ", ".join(sorted(table.column_set - change.after.keys()))
+        lacks = [f"the replica lacks {missing}"] if missing else []
+        return "; ".join(lacks + ([f"the event lacks {extra}"] if extra else []))
+    if not table.key:
+        return None if change.op in "ct" else _unlike_old_row(table, change.before)
+    image = change.before if change.after is None else change.after
+    if image is not None:
+        for column in table.key:
+            if not isinstance(image.get(column), str):
+                return f"an event lacks a value of the replica's key ({', '.join(table.key)})"
+    return None
 
 
 def _unlike_old_row(table: Table, before: Row | None) -> str | None:

@@ -11,14 +11,14 @@ _Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 
 
-class Source(msgspec.Struct):
+class Source(msgspec.Struct, gc=False):
     schema: str = ""
     table: str = ""
     txId: _Number | None = None  # noqa: N815 -- Debezium's field name
     lsn: _Number | None = None
 
 
-class _Block(msgspec.Struct):
+class _Block(msgspec.Struct, gc=False):
     total_order: _Number
 
 
@@ -32,7 +32,7 @@ class _Count(msgspec.Struct):
     event_count: _Number
 
 
-class Wire(msgspec.Struct):
+class Wire(msgspec.Struct, gc=False):
     """A record: a change or message (`op`), a boundary (`status`), or a heartbeat (neither)."""
 
     op: str | None = None

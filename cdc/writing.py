@@ -20,6 +20,7 @@ from cdc.batch import Buffer
 from cdc.config import Config
 from cdc.decoding import Decode
 from cdc.errors import Halt
+from cdc.events import Change
 from cdc.ledger import Ledger
 from cdc.lookahead import Lookahead
 from cdc.names import TableName
@@ -27,8 +28,8 @@ from cdc.position import Fenced, Position
 
 log = logging.getLogger(__name__)
 
-#: Seconds between looks at the lock that somebody else holds.
-_LOOK_AGAIN = 1.0
+#: Seconds between looks at what comes by somebody else's doing.
+LOOK_AGAIN = 1.0
 
 #: What an apply session needs on top of the pinned settings.
 SETTINGS = {
@@ -65,6 +66,14 @@ class Turn:
     ahead: Lookahead
     decode: Decode
     in_transaction: bool = False
+
+    def take(self, rows: list[Change]) -> bool:
+        """Take rows that go on with an open transaction and fit in; False where each needs a look."""
+        if not (self.buffer.fits(rows) and self.ledger.continues(rows)):
+            return False
+        self.buffer.extend(rows)
+        self.next_offset = rows[-1].offset + 1
+        return True
 
     def give_up(self) -> None:
         """Take back what was written of a transaction, and drop what was read of it."""
@@ -147,7 +156,7 @@ def lock(conn: psycopg.Connection[Any], stream: str, stop: threading.Event) -> b
                 "standing by: another daemon (server process %s) applies to this replica", holder
             )
             waiting = True
-        if stop.wait(_LOOK_AGAIN):
+        if stop.wait(LOOK_AGAIN):
             return False
     if waiting:
         state.require(conn)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
 import pytest
 
 from cdc.batch import Buffer, Held, Torn
@@ -53,6 +54,20 @@ def test_whole_transactions_leave_together() -> None:
     assert batch is not None
     assert ([1, 2], [501, 502]) == ([c.txid for c in batch.changes], [e.lsn for e in batch.ends])
     assert (0, 0) == (collected.rows, collected.size)
+
+
+def test_rows_that_fit_are_taken_at_once() -> None:
+    """Together they count as one by one; rows that would fill the batch, and large ones, do not fit."""
+    together, single = buffer(t=COPIED), buffer(t=COPIED)
+    changes = [row().change, row().change]
+    assert together.fits(changes)
+    together.extend(changes)
+    for change in changes:
+        single.add(Apply(change))
+
+    assert single == together
+    assert not together.fits(changes[:1])
+    assert not buffer(t=COPIED).fits([msgspec.structs.replace(changes[0], size=1 << 20)])
 
 
 def test_a_restarted_transaction_leaves_nothing_behind() -> None:

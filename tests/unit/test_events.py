@@ -67,7 +67,7 @@ def test_a_row_event_says_where_it_stands() -> None:
     """A row event carries table, transaction, order and its place in the log."""
     assert events.decode(record(row_event())) == Change(
         "u", TableName("s", "t"), {"id": "1"}, {"id": "1", "v": None}, 5, 200, 3, 7,
-        len(json.dumps(row_event())),
+        len(json.dumps(row_event())), marked=False,
     )  # fmt: skip
 
 

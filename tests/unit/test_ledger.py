@@ -245,3 +245,45 @@ def test_a_slot_that_passed_over_an_applied_commit_stops_all() -> None:
     """The first transaction after it ends later than what was applied meanwhile: they contradict."""
     with pytest.raises(BrokenStream, match="now ends later"):
         applied(Ledger(START, [(0, START)]), transaction(5, START + 40, 1, START - 30))
+
+
+@given(st.integers(0, 3), st.integers(1, 4), st.none() | st.integers(0, 3), st.booleans())
+def test_rows_taken_at_once_are_accounted_for_as_one_by_one(
+    before: int, count: int, wrong: int | None, begun: bool
+) -> None:
+    """What goes on with an open transaction may come together; anything else changes nothing."""
+    orders = [*range(before + 1, before + count + 1)]
+    if wrong is not None:
+        orders[wrong % count] += 1
+    together, single = Ledger(START, ((1, START),)), Ledger(START, ((1, START),))
+    begin, *rows, _ = transaction(2, START + 100, before, START)
+    for event in [begin, *rows] if begun else []:
+        together.accept(event)
+        single.accept(event)
+    more = [Change("c", T, None, {"id": "1"}, 2, START + 60, n, 0, 10) for n in orders]
+
+    taken = together.continues(more)
+
+    assert taken == (begun and wrong is None)
+    if taken:
+        assert [Apply(row) for row in more] == [single.accept(row) for row in more]
+    assert vars(together)["_open"] == vars(single)["_open"]
+
+
+def test_rows_of_a_transaction_that_was_applied_are_not_taken_at_once() -> None:
+    """What is a duplicate, or out of number, is looked at one by one."""
+    ledger = Ledger(START, ((1, START),))
+    begin, first, second, _ = transaction(2, START - 100, 2, START - 200)
+    assert isinstance(first, Change)
+    assert isinstance(second, Change)
+    ledger.accept(begin)
+
+    assert not ledger.continues([first, second])
+
+    ledger = Ledger(START, ((1, START),))
+    begin, first, second, _ = transaction(2, START + 100, 2, START)
+    assert isinstance(second, Change)
+    ledger.accept(begin)
+    ledger.accept(second)
+
+    assert not ledger.continues([second])

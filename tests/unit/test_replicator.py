@@ -87,10 +87,10 @@ def test_a_heartbeat_tells_of_a_failover_where_the_log_looks_repeated(
     monkeypatch.setattr(history, "read", lambda *_: History("7", 2, ((1, APPLIED - 1),)))
     turn, daemon = new_turn(), replicator()
     begin, message = heartbeat(previous, "7", 2)
-    daemon._take(turn, begin)
+    daemon._take(turn, events.decode(begin))
 
     with pytest.raises(BrokenStream, match="lacks 1 commit applied here"):
-        daemon._take(turn, message)
+        daemon._take(turn, events.decode(message))
 
 
 def next_transaction(origin: bytes | None) -> list[Record]:
@@ -114,7 +114,7 @@ def test_the_next_link_of_the_chain_is_not_taken_from_a_history_that_lacks_the_l
     turn, daemon = new_turn(), replicator()
 
     with pytest.raises(BrokenStream, match="lacks 1 commit applied here"):
-        daemon._take(turn, next_transaction(b"7/2")[0])
+        daemon._take(turn, events.decode(next_transaction(b"7/2")[0]))
 
 
 @pytest.mark.parametrize(("origin", "timeline"), [(None, 1), (b"7/1", 1), (b"7/2", 2)])
@@ -125,7 +125,7 @@ def test_a_switchover_without_loss_is_followed(
     monkeypatch.setattr(history, "read", lambda *_: History("7", 2, ((1, APPLIED),)))
     turn, daemon = new_turn(), replicator()
     for record in next_transaction(origin):
-        daemon._take(turn, record)
+        daemon._take(turn, events.decode(record))
 
     taken = turn.buffer.take()
 
@@ -138,7 +138,7 @@ def test_a_repeated_heartbeat_does_not_count() -> None:
     """A heartbeat that comes again is older than what was applied: freshness must not go back."""
     turn, daemon = new_turn(), replicator()
     for record in heartbeat(APPLIED - 500, "7", 1):
-        daemon._take(turn, record)
+        daemon._take(turn, events.decode(record))
 
     assert turn.buffer.heartbeat is None
 

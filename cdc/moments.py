@@ -17,8 +17,11 @@ _FIRST_DAY, _LAST_DAY = -2_440_588, 2_145_042_905
 _LAST_MOMENT = 9_224_318_016_000_000_000
 
 _MICROSECONDS_MODE = "time.precision.mode=microseconds"
-_CUT = Lost("what is finer or further than java.util.Date is altered", _MICROSECONDS_MODE)
-_BEYOND = Lost("what lies beyond 292 years from 1970 does not fit", _MICROSECONDS_MODE)
+#: Modes in which no date or time is carried.
+_ALTERING: Final = {
+    "connect": Lost("what is finer or further than java.util.Date is altered", _MICROSECONDS_MODE),
+    "nanoseconds": Lost("what lies beyond 292 years from 1970 does not fit", _MICROSECONDS_MODE),
+}
 
 _ISO = re.compile(
     r"([+-]?[0-9]{4,9})-([0-9]{2})-([0-9]{2})(?:T([0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?))?Z"
@@ -37,49 +40,41 @@ _INFINITE_MOMENTS: Final = {
 
 
 def date(_type: Type, modes: Modes) -> Codec | Lost:
-    if modes.time in ("nanoseconds", "connect"):
-        return _BEYOND if modes.time == "nanoseconds" else _CUT
+    if modes.time in _ALTERING:
+        return _ALTERING[modes.time]
     return _iso(moment=False) if modes.time == "isostring" else _days
 
 
 def time(type_: Type, modes: Modes) -> Codec | Lost:
-    if modes.time == "connect":
-        return _CUT
+    if modes.time in _ALTERING:
+        return _ALTERING[modes.time]
     if modes.time == "isostring":
         return Lost("24:00:00 becomes 00:00:00", _MICROSECONDS_MODE)
     return _clock(_unit(type_, modes.time))
 
 
 def timestamp(type_: Type, modes: Modes) -> Codec | Lost:
-    if modes.time == "connect":
-        return _CUT
-    if modes.time == "nanoseconds":
-        return _BEYOND
+    if modes.time in _ALTERING:
+        return _ALTERING[modes.time]
     return _iso(moment=True) if modes.time == "isostring" else _moment(_unit(type_, modes.time))
 
 
 def timestamptz(_type: Type, modes: Modes) -> Codec | Lost:
-    return _CUT if modes.time == "connect" else _iso(moment=True, zone="+00")
+    return _ALTERING.get(modes.time) or _iso(moment=True, zone="+00")
 
 
 def _unit(type_: Type, mode: str) -> int:
-    """Return how many of what an integer counts are in a microsecond (negative: the reverse)."""
-    if mode == "nanoseconds":
-        return 1000
+    """Return how many microseconds an integer counts in."""
     adaptive = mode == "adaptive" or (
         mode == "adaptive_time_microseconds" and type_.name == "timestamp"
     )
-    return -1000 if adaptive and 0 <= type_.modifier <= 3 else 1
+    return 1000 if adaptive and 0 <= type_.modifier <= 3 else 1
 
 
 def _scaled(value: Any, unit: int) -> int:
     if type(value) is not int:
         raise unlike(value, "no whole number")
-    if unit < 0:
-        return value * -unit
-    if value % unit:
-        raise ValueError(f"{value} is no whole number of microseconds")
-    return value // unit
+    return value * unit
 
 
 def _clock(unit: int) -> Codec:

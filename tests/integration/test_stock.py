@@ -149,8 +149,6 @@ MODES: dict[str, tuple[dict[str, str | bool], tuple[str, ...]]] = {
     "numbers": ({}, ("294247", "294276")),
     "texts": ({"time.precision.mode": "isostring", "value.converter.schemas.enable": True,
                "key.converter.schemas.enable": True}, ("time",)),
-    "nanoseconds": ({"time.precision.mode": "nanoseconds"}, ("date", "timestamp")),
-    "time-microseconds": ({"time.precision.mode": "adaptive_time_microseconds"}, ("294247", "294276")),
     "adaptive": ({"time.precision.mode": "adaptive"}, ("294247", "294276")),
 }  # fmt: skip
 

@@ -16,8 +16,8 @@ _NAMES = (
     "idle_replication_slot_timeout", "wal_compression", "synchronized_standby_slots", "wal_keep_size",
 )  # fmt: skip
 
-#: Seconds over which log is averaged at least: a server that has just started says little.
-_LONG_ENOUGH = 3600
+#: Seconds over which log is averaged at least: what made a server, and filled it, is no rate of its work.
+_LONG_ENOUGH = 86400
 
 _FACTS = """
 SELECT pg_backend_pid(),

@@ -28,6 +28,13 @@ _NEXT = {
     403: "let connect.user (or who connect.certificate is of) manage connectors",
 }
 
+#: What to do about a certificate: the worker's that we do not accept, ours that it does not.
+_OF_THE_WORKER = (
+    "connect.ca must name the authority that signed the worker's certificate, and connect.url the "
+    "worker as its certificate does"
+)
+_OF_OURS = "connect.certificate and connect.key must be of somebody whom the worker trusts, and not have expired"
+
 _SAFE = "nothing was lost: a connector goes on from its stored offset"
 
 
@@ -162,22 +169,19 @@ class Connect:
         try:
             return self._session.request(method, self._url + path, json=body, timeout=self._timeout)
         except requests.exceptions.SSLError as error:
-            why = _reason(error)
+            why, next_step = _reason(error)
             raise Unreachable(
                 f"Kafka Connect at {self.shown} and we do not accept each other: {why}",
                 safe=_SAFE,
-                next="connect.certificate and connect.key must be of somebody whom the worker trusts, and "
-                "not have expired"
-                if "alert" in why
-                else "connect.ca must name the authority that signed the worker's certificate, and "
-                "connect.url the worker as its certificate does",
+                next=next_step,
             ) from None
         except (requests.RequestException, OSError) as error:
             # The library's message repeats the URL with its credentials: only its kind is told.
             raise Unreachable(
                 f"Kafka Connect at {self.shown} does not answer ({type(error).__name__})",
                 safe=_SAFE,
-                next="check connect.url, http or https, and that the worker runs",
+                next="check connect.url, http or https, that the worker runs, and connect.certificate where "
+                "it asks for one",
             ) from None
 
 
@@ -200,17 +204,20 @@ def _check_files(settings: configs.Connect) -> None:
         ) from None
 
 
-def _reason(error: BaseException) -> str:
-    """Return what OpenSSL says, without the address that the library's message has around it."""
+def _reason(error: BaseException) -> tuple[str, str]:
+    """Return what OpenSSL says, without the address that the library's message has around it, and what to do."""
     chain = [error]
     for cause in chain:  # which grows: the library wraps it in more than one way
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return cause.verify_message.rstrip(".")
+            return cause.verify_message.rstrip("."), _OF_THE_WORKER
+        if isinstance(cause, ssl.SSLEOFError):  # its alert may be lost with the connection
+            return "the worker ends the connection", _OF_OURS
         if isinstance(cause, ssl.SSLError) and cause.reason:
-            return cause.reason.replace("_", " ").lower()
+            why = cause.reason.replace("_", " ").lower()
+            return why, _OF_OURS if "alert" in why else "check connect.url, http or https"
         inner = (cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args)
         chain += [e for e in inner if isinstance(e, BaseException) and e not in chain]
-    return "TLS fails"
+    return "TLS fails", _OF_THE_WORKER
 
 
 def _path(name: str) -> str:

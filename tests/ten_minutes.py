@@ -116,7 +116,7 @@ class Servers:
         debezium = self.plugins / "debezium-connector-postgres"
         debezium.mkdir(parents=True)
         for jar in found.debezium.iterdir():
-            (debezium / jar.name).symlink_to(jar)
+            shutil.copy2(jar, debezium)
 
     def _start(self, name: str, argv: Sequence[str | Path], *, database: bool = False) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:

@@ -129,7 +129,7 @@ bench: setup
 	@PYTHONPATH=.:tests $(BIN)/python bench/apply.py $(BENCH)
 
 bench-quick: setup
-	@PYTHONPATH=.:tests $(BIN)/python bench/apply.py --large 100000 --single 0 $(BENCH)
+	@PYTHONPATH=.:tests $(BIN)/python bench/apply.py --large 80000 --single 0 $(BENCH)
 
 # Half an hour on a machine that does nothing else, and as root: between runs the caches are dropped.
 bench-verify: setup

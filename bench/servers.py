@@ -62,10 +62,13 @@ def cpu(pid: int) -> float:
 
 
 def peak(pid: int) -> float:
-    """Return the most memory that a process has held, in MiB."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) / 1024
+    """Return the most memory that a process has held, in MiB, 0 if there is none."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    held = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(held[0]) / 1024 if held else 0.0
 
 
 def machine(primary: str) -> dict[str, str]:

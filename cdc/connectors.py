@@ -33,14 +33,6 @@ PLUGIN = "0.4.0"
 #: of this version.
 DEBEZIUM = "3.6.3.Final"
 
-#: How a class of that version comes onto a worker.
-INSTALL = {
-    PLUGIN: "write its jar with `cdc connectors plugin`, put it into the folder of Debezium's "
-    "PostgreSQL connector (in plugin.path) on every worker and restart them",
-    DEBEZIUM: f"install Debezium's PostgreSQL connector {DEBEZIUM} (in plugin.path) on every worker and "
-    "restart them",
-}
-
 #: Decided by the primary's catalog, not by the file; Debezium then writes a row's key as its identity.
 _KEYS = "message.key.columns"
 
@@ -126,6 +118,19 @@ def render(config: Config, keys: Mapping[TableName, Sequence[str]] | None = None
             **{key: _as_text(value) for key, value in options.items()},
         },
         PLUGIN if profile is profiles.EXACT else DEBEZIUM,
+    )
+
+
+def install(version: str) -> str:
+    """Say how the class that is needed, in this version, comes onto a worker."""
+    if version == DEBEZIUM:
+        return (
+            f"install Debezium's PostgreSQL connector {version} (in plugin.path) on every worker and "
+            "restart them"
+        )
+    return (
+        "write its jar with `cdc connectors plugin`, put it into the folder of Debezium's "
+        "PostgreSQL connector (in plugin.path) on every worker and restart them"
     )
 
 

@@ -69,7 +69,7 @@ def plugin(found: Facts) -> Iterator[Hit]:
     if found.plugin != found.needed:
         has = "lacks the connector" if found.plugin is None else f"has version {found.plugin} of it"
         yield Hit(
-            f"Kafka Connect {has}, {found.needed} is needed", connectors.INSTALL[found.needed]
+            f"Kafka Connect {has}, {found.needed} is needed", connectors.install(found.needed)
         )
 
 

@@ -192,7 +192,7 @@ def _compare(connect: Connect, wanted: Definition) -> tuple[Change, ...] | None:
                 else f"does not have the plugin {kind}"
             ),
             safe="nothing was changed",
-            next=definitions.INSTALL[wanted.version],
+            next=definitions.install(wanted.version),
         )
     stored = connect.config(wanted.name)
     validated = connect.validate(wanted.config)

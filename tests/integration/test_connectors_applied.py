@@ -303,7 +303,7 @@ def test_a_worker_without_the_plugin(made: Stream, bare_worker: str) -> None:
     """The message says which class is missing, how to get its jar and where to put it."""
     edit(made, r"^url = .*$", f'url = "{bare_worker}"')
 
-    refused(made.cdc("connectors", "apply", check=False), "does not have the capture plugin",
+    refused(made.cdc("connectors", "apply", check=False), "does not have the plugin",
             "cdc.capture.ExactConnector", "cdc connectors plugin")  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-# make setup | demo | lint | test | test-least | ten-minutes | test-images | fuzz | test-matrix | chaos | drill-lag | soak-verify | bench | bench-quick | bench-verify | docs | wheel | clean; each prints little unless something fails.
+# make setup | demo | lint | test | test-least | test-stock | ten-minutes | test-images | fuzz | test-matrix | chaos | drill-lag | soak-verify | bench | bench-quick | bench-verify | docs | wheel | clean; each prints little unless something fails.
 PYTHON ?= python3
 BIN := .venv/bin
 JAR := connectors/exact/target/cdc-exact.jar
@@ -6,7 +6,7 @@ JAVA_SOURCES := connectors/exact/pom.xml $(shell find connectors/exact/src -type
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 POSTGRES_15 ?= /usr/lib/postgresql/15/bin
-.PHONY: setup demo lint test test-least ten-minutes images test-images fuzz test-matrix chaos drill-lag soak-verify bench bench-quick bench-verify docs wheel clean announced beside
+.PHONY: setup demo lint test test-least test-stock ten-minutes images test-images fuzz test-matrix chaos drill-lag soak-verify bench bench-quick bench-verify docs wheel clean announced beside
 
 setup: .venv/installed $(JAR)
 	@$(BIN)/python -m cdc.local.artifacts
@@ -38,13 +38,17 @@ lint: setup
 	@$(BIN)/mypy cdc tests bench
 
 test: setup beside
-	@$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile -m "not apart" $(PYTEST)
+
+# The stock profile whole: each way to tear a transaction, each set of modes. A quarter of an hour.
+test-stock: setup
+	@$(BIN)/python -m pytest -n 0 tests/integration/test_stock.py $(PYTEST)
 
 # Everything once more by roles that are no superusers and that the printed SQL alone has made; then once with
 # replicas that may not set session_replication_role. An hour or more on a small machine.
 test-least: setup beside
-	@CDC_TEST_ROLES=least $(BIN)/python -m pytest -n 3 --dist loadfile tests/acceptance tests/integration $(PYTEST)
-	@CDC_TEST_ROLES=least CDC_TEST_TRIGGERS=disabled $(BIN)/python -m pytest -n 3 --dist loadfile \
+	@CDC_TEST_ROLES=least $(BIN)/python -m pytest -n 3 --dist loadfile -m "not apart" tests/acceptance tests/integration $(PYTEST)
+	@CDC_TEST_ROLES=least CDC_TEST_TRIGGERS=disabled $(BIN)/python -m pytest -n 3 --dist loadfile -m "not apart" \
 	   tests/acceptance tests/integration $(PYTEST)
 
 # Programs of others that a few tests run, a PostgreSQL built with TLS, and a locale that does not sort by
@@ -84,7 +88,7 @@ test-on-18: export CDC_PG_VERSION = 18
 test-on-15: $(POSTGRES_15)/initdb
 test-on-%: setup
 	@echo "PostgreSQL $*"
-	@$(BIN)/python -m pytest -n 3 --dist loadfile tests/acceptance tests/integration $(PYTEST)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile -m "not apart" tests/acceptance tests/integration $(PYTEST)
 
 # Debian 12 and its kin; elsewhere POSTGRES_15 says where its programs are.
 /usr/lib/postgresql/15/bin/initdb:

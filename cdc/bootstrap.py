@@ -25,6 +25,7 @@ from cdc import (
     counterparts,
     filling,
     finishing,
+    keeper,
     postgres,
     schema_load,
     shadow,
@@ -122,6 +123,7 @@ class Bootstrap:
             filling.register(self._replica, stream, names, alone=plan.start_over)
         begun = False
         try:
+            keeper.hold(self._primary, self._config, self._name)
             self._note("waiting for a barrier to come through the topic")
             info = topic.describe(self._config)
             passed = barrier.pass_through(self._config, self._primary, self._note)

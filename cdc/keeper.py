@@ -45,6 +45,12 @@ def removal(conn: psycopg.Connection[Any], config: Config, replicas: Iterable[st
     return [Step(f"slot {name}: dropped", drop.format(name)) for (name,) in found]
 
 
+def hold(conn: psycopg.Connection[Any], config: Config, replica: str) -> None:
+    """Make the slot before the replica is filled, so that it keeps all from the first commit on."""
+    if config.connect.profile == "stock":
+        follow(conn, slot(config, replica), 0)
+
+
 class Keeper:
     """Makes the slot of `replica` and moves it on, in the background."""
 

@@ -20,6 +20,8 @@ from psycopg import sql
 
 pytestmark = [pytest.mark.stack, pytest.mark.long]
 
+APART = pytest.mark.apart
+
 #: Rows of the transaction that is interrupted, and how many are in the topic when it is.
 ROWS, READ = 40_000, 10_000
 
@@ -105,7 +107,9 @@ def test_rows_arrive(stream: Stream) -> None:
     assert stream.sql("primary", query) == stream.sql("r1", query)
 
 
-@pytest.mark.parametrize("interrupt", [restart_task, end_stream, kill_worker])
+@pytest.mark.parametrize(
+    "interrupt", [restart_task, *(pytest.param(f, marks=APART) for f in (end_stream, kill_worker))]
+)
 def test_what_a_restart_tears_halts_and_comes_again(
     stream: Stream, interrupt: Callable[[Stream], None]
 ) -> None:
@@ -174,7 +178,9 @@ def carried(without: tuple[str, ...]) -> list[type_cases.Case]:
     return cases
 
 
-@pytest.mark.parametrize("name", MODES)
+@pytest.mark.parametrize(
+    "name", ["numbers", *(pytest.param(n, marks=APART) for n in ("texts", "adaptive"))]
+)
 def test_values_arrive_exactly(stream: Stream, name: str) -> None:
     """Values of every type that is carried, with their extremes, stand on the replica to the character."""
     options, without = MODES[name]

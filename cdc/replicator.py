@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import psycopg
 
-from cdc import connectors, daemon, decoding, failpoint, policy, position, writing
+from cdc import connectors, daemon, decoding, failpoint, policy, position, reading, writing
 from cdc import lsn as lsns
 from cdc.apply import Applier
 from cdc.batch import Batch, Buffer, Held, Torn
@@ -34,7 +34,7 @@ from cdc.lookahead import Lookahead, Resume
 from cdc.names import TableName
 from cdc.origins import Origin
 from cdc.position import Fenced, HeartbeatContent, Written
-from cdc.reading import Reading, Trouble
+from cdc.reading import Trouble
 from cdc.source import PARTITION, Source
 from cdc.strangers import Strangers
 from cdc.writing import Turn
@@ -54,7 +54,6 @@ class Replicator:
         self._replica = config.replica(replica)
         self._stop = stop
         self._source = Source(config, config.group(replica), self._trouble)
-        self._reading = Reading(self._source)
         self._gauge = gauge
         self._teller = daemon.Teller(config.name, gauge)
         self._guard = Guard(config)
@@ -85,7 +84,6 @@ class Replicator:
                     self._pause(error, None)
         finally:
             self._blockers.close()
-            self._reading.stop()
             self._source.close()
 
     @contextlib.contextmanager
@@ -128,7 +126,6 @@ class Replicator:
 
     def _turn(self, conn: psycopg.Connection[Any]) -> Turn:
         """Lock, then position, then seek: in this order nobody else can be writing."""
-        self._reading.stop()
         conn.rollback()
         conn.execute("DISCARD TEMP")  # staging tables of the turn before
         self._summary.forget_pieces()
@@ -191,7 +188,7 @@ class Replicator:
                 return True
             self._tell(turn)
             self._watch(turn)
-            block = self._reading.next(turn.decode)
+            block = reading.block(self._source, turn.decode)
             self._gauge.read_at = block.read_at
             while block.events:  # what was taken need not be kept
                 found = block.events.popleft()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import time
 from collections.abc import Iterator
 
@@ -24,10 +23,6 @@ from cdc.signals import stopping
 from cdc.source import PARTITION
 
 log = logging.getLogger(__name__)
-
-#: Seconds that one thread may go on while another waits for Python's lock, instead of 5 ms: the loop is
-#: due as soon as the replica has answered, though a thread reads ahead.
-_SWITCH = 0.0002
 
 #: Seconds to wait for the lock of our own session, which has just been closed.
 _LOCK_WAIT = 5.0
@@ -57,7 +52,6 @@ def run(said: Common, *, until_caught_up: bool, form: logs.Format | None) -> Non
     replica = said.one_replica(config)
     form = form or config.log.format
     logs.configure(said.verbose, form, logs.secrets(config))
-    sys.setswitchinterval(_SWITCH)
     until = _committed_now(config) if until_caught_up else None
     state, error = "stopped", None
     gauge = Gauge(replica)

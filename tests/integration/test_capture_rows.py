@@ -57,19 +57,14 @@ class Breakable:
         os.kill(pid, signal.SIGKILL)
         self.up()
 
-    def down(self) -> None:
-        harness.run(
-            "local", "down", "--purge", "--dir", self.folder, cwd=self.folder.parent, check=False
-        )
-
 
 @pytest.fixture(scope="module")
 def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Breakable]:
     folder = tmp_path_factory.mktemp("breakable") / "local"
     try:
-        yield (made := Breakable(folder))
+        yield Breakable(folder)
     finally:
-        made.down()
+        harness.take_down(folder)
 
 
 @pytest.fixture

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
+from collections.abc import Iterator
 
 from cdc.decoding import Decode
 from cdc.errors import BrokenStream, MalformedRecord
-from cdc.events import Change, Event
+from cdc.events import Change, Event, Record
 from cdc.ledger import Gap
 from cdc.source import Source
 
@@ -20,42 +21,61 @@ _RECORDS = 500
 _PATIENCE = 0.5
 
 
+#: Bytes of records from which on rows are handed on without waiting for more of them.
+_LARGE = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Failed:
+    """What decoding the record at `offset` raised."""
+
+    trouble: Trouble
+    offset: int
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Block:
-    """What one read gave: events, and what decoding its last record, at `offset`, raised.
+    """What one read gave; `full` tells that more was there, `read_at` when, in seconds since 1970."""
 
-    Rows of one transaction that follow each other stand in one list. `full` tells that more was there.
-    `read_at` is in seconds since 1970.
-    """
-
-    events: deque[Event | list[Change]]
-    trouble: Trouble | None
-    offset: int
+    records: deque[Record]
+    decode: Decode
     full: bool
     read_at: float
+
+    def events(self) -> Iterator[Event | list[Change] | Failed]:
+        """Decode as far as is asked for, and keep nothing that was taken; ends with what fails.
+
+        Rows of one transaction that follow each other stand in one list, while they are small.
+        """
+        rows: list[Change] = []
+        size = 0
+        while self.records:
+            record = self.records.popleft()
+            try:
+                decoded = self.decode(record)
+            except (MalformedRecord, BrokenStream, Gap) as trouble:
+                if rows:
+                    yield rows
+                yield Failed(trouble, record.offset)
+                return
+            for event in decoded:
+                same = bool(rows) and isinstance(event, Change) and event.txid == rows[0].txid
+                if rows and not same:
+                    yield rows
+                    rows, size = [], 0
+                if not isinstance(event, Change):
+                    yield event
+                    continue
+                rows.append(event)
+                size += event.size
+                if size >= _LARGE:
+                    yield rows
+                    rows, size = [], 0
+        if rows:
+            yield rows
 
 
 def block(source: Source, decode: Decode) -> Block:
     """Return what is there, waiting a moment for it; raises what the source does."""
-    records = source.read(_RECORDS, _PATIENCE)
-    read_at, full = time.time(), len(records) == _RECORDS
-    found: deque[Event | list[Change]] = deque()
-    rows: list[Change] = []
-    trouble: Trouble | None = None
-    offset = 0
-    for record in records:
-        offset = record.offset
-        try:
-            decoded = decode(record)
-        except (MalformedRecord, BrokenStream, Gap) as error:
-            trouble = error
-            break
-        for event in decoded:
-            if not isinstance(event, Change):
-                found.append(event)
-                rows = []
-            elif rows and event.txid == rows[-1].txid:
-                rows.append(event)
-            else:
-                found.append(rows := [event])
-    return Block(found, trouble, offset, full, read_at)
+    records = deque(source.read(_RECORDS, _PATIENCE))
+    return Block(records, decode, len(records) == _RECORDS, time.time())

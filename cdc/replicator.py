@@ -190,15 +190,14 @@ class Replicator:
             self._watch(turn)
             block = reading.block(self._source, turn.decode)
             self._gauge.read_at = block.read_at
-            while block.events:  # what was taken need not be kept
-                found = block.events.popleft()
-                if not isinstance(found, list):
+            for found in block.events():
+                if isinstance(found, reading.Failed):
+                    self._broken(turn, found.trouble, found.offset)
+                elif not isinstance(found, list):
                     self._take(turn, found)
                 elif not turn.take(found):
                     for row in found:
                         self._take(turn, row)
-            if block.trouble is not None:
-                self._broken(turn, block.trouble, block.offset)
             self._gauge.pending(turn.pending)
             if not block.full:  # else more is there, and larger batches cost less a row
                 self._flush(turn)

@@ -8,7 +8,7 @@ from typing import Any
 from cdc import events, reading
 from cdc.errors import MalformedRecord
 from cdc.events import Begin, Change, Event, Record
-from cdc.reading import Block
+from cdc.reading import Block, Failed
 
 
 def read(*records: Record) -> Block:
@@ -50,7 +50,8 @@ def offsets(given: Any) -> list[int]:
 
 def test_rows_of_one_transaction_come_together() -> None:
     """Rows that follow each other in a transaction stand in one list, boundaries and others apart."""
-    found = read(begin(0, 7), row(1, 7), row(2, 7), row(3, 8), begin(4, 9), row(5, 9)).events
+    records = begin(0, 7), row(1, 7), row(2, 7), row(3, 8), begin(4, 9), row(5, 9)
+    found = [*read(*records).events()]
 
     assert [[0], [1, 2], [3], [4], [5]] == [offsets([one]) for one in found]
     assert [Begin, list, list, Begin, list] == [type(one) for one in found]
@@ -59,8 +60,19 @@ def test_rows_of_one_transaction_come_together() -> None:
 
 def test_a_record_that_is_no_event_stands_behind_those_before_it() -> None:
     """What comes before an undecodable record is told first, and nothing of what comes after."""
-    block = read(row(1, 7), Record("t", 0, 2, None, b"{"), row(3, 7))
+    rows, failed = read(row(1, 7), Record("t", 0, 2, None, b"{"), row(3, 7)).events()
 
-    assert [1] == offsets(block.events)
-    assert isinstance(block.trouble, MalformedRecord)
-    assert (2, 2) == (block.offset, block.trouble.place.offset)
+    assert [1] == offsets([rows])
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.trouble, MalformedRecord)
+    assert (2, 2) == (failed.offset, failed.trouble.place.offset)
+
+
+def test_large_rows_come_one_by_one() -> None:
+    """No more than what is asked for is decoded, and nothing is kept of what was taken."""
+    taken = read(row(1, 7, "x" * (1 << 20)), row(2, 7), row(3, 7))
+    found = taken.events()
+
+    assert [1] == offsets([next(found)])
+    assert 2 == len(taken.records)
+    assert [[2, 3]] == [offsets([rows]) for rows in found]

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -173,6 +173,15 @@ def _verified(why: str, options: Mapping[str, Any]) -> str:
     return why
 
 
+#: How every consumer reads. A lost position must be an error, never a silent jump.
+READING: Final[Mapping[str, Any]] = {
+    "enable.auto.commit": False,
+    "auto.offset.reset": "error",
+    "isolation.level": "read_committed",
+    "allow.auto.create.topics": False,
+}
+
+
 class Reader(Consumer):
     """A consumer that is in no group and starts where it is told to; `fixed` are more settings.
 
@@ -184,14 +193,8 @@ class Reader(Consumer):
     ) -> None:
         self._config, self._safe = config, safe
         self._said = Said()
-        reading = {
-            "enable.auto.commit": False,
-            "auto.offset.reset": "error",
-            "isolation.level": "read_committed",
-            "allow.auto.create.topics": False,
-        }
         with checked():
-            super().__init__(settings(config, self._said, reading | dict(fixed)))
+            super().__init__(settings(config, self._said, {**READING, **fixed}))
 
     def ends(self, at: TopicPartition, timeout: float) -> tuple[int, int]:
         """Return a partition's first offset and the one its next record will get; Unreachable."""

@@ -8,7 +8,6 @@ for one that the converters never write.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import math
 import re
@@ -157,14 +156,6 @@ def _hex(value: Any) -> str:
         return "\\x" + binascii.unhexlify(value).hex()
     except (TypeError, ValueError) as error:
         raise ValueError(f"not hexadecimal: {error}") from None
-
-
-def base64_bytes(value: str) -> bytes:
-    """Return what base64 says, in either alphabet; ValueError."""
-    try:
-        return base64.b64decode(value.replace("-", "+").replace("_", "/"), validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"not base64: {error}") from None
 
 
 #: How each type of PostgreSQL is read.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from psycopg import conninfo
@@ -146,12 +146,8 @@ def altering(config: Config, stored: Mapping[str, str]) -> tuple[Change, ...]:
     All of them are set by the shipped definition, so one left out is one too: Connect's default
     may be another.
     """
-    names, profile, options = _names(config), profiles.of(config), config.connect.options
-    wanted = {
-        key: _as_text(options[key]) if key in options else _fill(text, names)
-        for key, text in _shipped(profile).items()
-        if key in profile.silent
-    }
+    profile = profiles.of(config)
+    wanted = _chosen(config, profile.silent)
     found = [
         Change(key, shown(key, stored.get(key)), value)
         for key, value in wanted.items()
@@ -232,6 +228,16 @@ def _shipped(profile: Profile) -> dict[str, str]:
     return dict(json.loads(resources.text(profile.shipped))["config"])
 
 
+def _chosen(config: Config, keys: Collection[str]) -> dict[str, str | None]:
+    """Return the values of those of `keys` that are shipped; connect.options go before."""
+    options, names = config.connect.options, _names(config)
+    return {
+        key: _as_text(options[key]) if key in options else _fill(text, names)
+        for key, text in _shipped(profiles.of(config)).items()
+        if key in keys
+    }
+
+
 def modes_of(config: Config) -> Modes | None:
     """Return how the stock connector writes values; None in the exact profile.
 
@@ -239,14 +245,9 @@ def modes_of(config: Config) -> Modes | None:
     """
     if config.connect.profile == "exact":
         return None
-    options, names = config.connect.options, _names(config)
-    written = {
-        key: _as_text(options[key]) if key in options else str(_fill(text, names))
-        for key, text in _shipped(profiles.STOCK).items()
-        if key in profiles.MODES
-    }
+    written = _chosen(config, profiles.MODES)
     try:
-        return modes.of(written)
+        return modes.of({key: str(value) for key, value in written.items()})
     except ValueError as error:
         raise _wrong(f"connect.options: {error}", "set one of the known values") from error
 

@@ -12,14 +12,9 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
-from cdc import strays
-from cdc.names import TableName
+from cdc import state, strays
 from cdc.steps import Step
 from cdc.strays import Inventory, Why
-
-_FOLLOWED = """
-SELECT schema_name, table_name, (to_jsonb(t) ->> 'relid')::bigint FROM cdc.tables t WHERE stream = %s
-"""
 
 #: Why a replica cannot go on with a table. A renamed one is told by its daemon, which halts at its changes.
 _HOPELESS: Final[tuple[Why, ...]] = ("silent", "made anew", "left out", "gone")
@@ -33,10 +28,6 @@ def steps(conn: psycopg.Connection[Any], stream: str, before: Inventory) -> list
     there = conn.execute("SELECT to_regclass('cdc.tables') IS NOT NULL").fetchone()
     if not before.published or there != (True,):
         return []
-    followed = {
-        TableName(schema, name): number
-        for schema, name, number in conn.execute(_FOLLOWED, [stream])
-    }
     return [
         Step(
             f"{stray.table} {stray.what}: forgotten, its rows stay",
@@ -47,6 +38,6 @@ def steps(conn: psycopg.Connection[Any], stream: str, before: Inventory) -> list
                 sql.Literal(stream), sql.Literal(stray.table.schema), sql.Literal(stray.table.name)
             ),
         )
-        for stray in strays.of(before, {"": followed})
+        for stray in strays.of(before, {"": state.followed(conn, stream)})
         if stray.why in _HOPELESS
     ]

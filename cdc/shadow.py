@@ -7,7 +7,6 @@ notice, and rows that are alike stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import psycopg
@@ -32,7 +31,7 @@ def create(conn: Connection, table: Table, shadow: TableName) -> None:
     """
     conn.execute(
         sql.SQL("CREATE UNLOGGED TABLE {} AS SELECT {} FROM ONLY {} WITH NO DATA").format(
-            shadow.sql, _list(copying.columns(table)), table.name.sql
+            shadow.sql, statements.column_list(copying.columns(table)), table.name.sql
         )
     )
 
@@ -40,7 +39,7 @@ def create(conn: Connection, table: Table, shadow: TableName) -> None:
 def finish(conn: Connection, table: catalog.Table, shadow: TableName) -> None:
     """Let the rows that were copied be found as those of the table in use are."""
     if table.key:
-        how = sql.SQL("ADD PRIMARY KEY ({})").format(_list(table.key))
+        how = sql.SQL("ADD PRIMARY KEY ({})").format(statements.column_list(table.key))
     else:
         how = sql.SQL("REPLICA IDENTITY FULL").format()
     conn.execute(sql.SQL("ALTER TABLE {} {}").format(shadow.sql, how))
@@ -71,8 +70,8 @@ def delete_differing(table: catalog.Table, shadow: TableName) -> sql.Composed:
         table.name.sql,
         shadow.sql,
         statements.same_key(table),
-        _list_of("t", table.columns),
-        _list_of("s", table.columns),
+        statements.column_list_of(sql.Identifier("t"), table.columns),
+        statements.column_list_of(sql.Identifier("s"), table.columns),
     )
 
 
@@ -85,7 +84,7 @@ def insert_lacking(table: catalog.Table, shadow: TableName) -> sql.Composed:
         )
     return sql.SQL(
         "INSERT INTO {0} ({1}) OVERRIDING SYSTEM VALUE SELECT {1} FROM {2} AS s{3}"
-    ).format(table.name.sql, _list(table.columns), shadow.sql, where)
+    ).format(table.name.sql, statements.column_list(table.columns), shadow.sql, where)
 
 
 def mark(conn: Connection, stream: str, table: TableName, shadow: TableName | None) -> None:
@@ -142,11 +141,3 @@ def under_way(conn: Connection, stream: str) -> frozenset[TableName]:
     except psycopg.errors.UndefinedTable:  # `cdc setup` has not been run since the last release
         return frozenset()
     return frozenset(TableName(schema, table) for schema, table in rows)
-
-
-def _list(columns: Iterable[str]) -> sql.Composed:
-    return sql.SQL(", ").join(map(sql.Identifier, columns))
-
-
-def _list_of(source: str, columns: Iterable[str]) -> sql.Composed:
-    return sql.SQL(", ").join(sql.Identifier(source, column) for column in columns)

@@ -315,13 +315,9 @@ def _bytes(header: str | bytes | None) -> bytes | None:
 def _fixed(group: str) -> dict[str, Any]:
     """Return the settings that correctness rests on; the configuration cannot change them."""
     return {
+        **brokers.READING,
         "group.id": group,
-        "enable.auto.commit": False,
         "enable.auto.offset.store": False,
-        # A lost position must be an error, never a silent jump.
-        "auto.offset.reset": "error",
-        "isolation.level": "read_committed",
-        "allow.auto.create.topics": False,
         "check.crcs": True,
         # Never in a group, so this is only how long `close` waits for a group commit without Kafka.
         "session.timeout.ms": 1000,

@@ -159,12 +159,17 @@ def require(conn: psycopg.Connection[Any]) -> None:
         )
 
 
-def followed(conn: psycopg.Connection[Any], stream: str) -> set[TableName]:
-    """Read which tables the replica follows; there must be a schema `cdc`."""
+def followed(conn: psycopg.Connection[Any], stream: str) -> dict[TableName, int | None]:
+    """Read which tables the replica follows, and their numbers (oids) on the primary where recorded.
+
+    There must be a schema `cdc`, which may be of an older version: then no number is recorded.
+    """
     rows = conn.execute(
-        "SELECT schema_name, table_name FROM cdc.tables WHERE stream = %s", [stream]
+        "SELECT schema_name, table_name, (to_jsonb(t) ->> 'relid')::bigint FROM cdc.tables t"
+        " WHERE stream = %s",
+        [stream],
     )
-    return {TableName(*row) for row in rows}
+    return {TableName(schema, name): number for schema, name, number in rows}
 
 
 def _right_steps(
@@ -228,7 +233,7 @@ def _table_steps(
     """
     ours = set(has.tables)
     if config.bootstrap.schema != "none":
-        ours &= followed(conn, config.name) if there else set()
+        ours &= followed(conn, config.name).keys() if there else set()
     yield from rights.grant_steps(
         name, rights.lacking(conn, name if role else "public", sorted(ours))
     )

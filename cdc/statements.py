@@ -83,11 +83,11 @@ def create_stage(table: Table, stage: sql.Identifier) -> sql.Composed:
     """Make a session-long table with the target's types, so that text becomes values only once."""
     return sql.SQL(
         "CREATE TEMPORARY TABLE {} ON COMMIT DELETE ROWS AS SELECT {} FROM ONLY {} WITH NO DATA"
-    ).format(stage, _list(table.columns), table.name.sql)
+    ).format(stage, column_list(table.columns), table.name.sql)
 
 
 def copy_into(target: sql.Identifier, columns: Iterable[str]) -> sql.Composed:
-    return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT text)").format(target, _list(columns))
+    return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT text)").format(target, column_list(columns))
 
 
 def delete_staged(table: Table, stage: sql.Identifier) -> sql.Composed:
@@ -104,7 +104,7 @@ def delete_images(table: Table, stage: sql.Identifier, columns: Iterable[str]) -
     leads to the candidates; without one the table is read once.
     """
     listed, own, found = list(columns), sql.Identifier("s"), sql.Identifier("t")
-    groups = [sql.SQL("ROW({})::text").format(_list_of(own, listed))]
+    groups = [sql.SQL("ROW({})::text").format(column_list_of(own, listed))]
     groups += [sql.SQL("s.{}").format(sql.Identifier(c)) for c in table.lookup]
     return sql.SQL(
         "WITH asked AS (SELECT {groups}, count(*) FROM {stage} AS s GROUP BY {groups}),"
@@ -121,7 +121,7 @@ def delete_images(table: Table, stage: sql.Identifier, columns: Iterable[str]) -
             map(sql.SQL, ["number", "image", *(f"k{i}" for i in range(len(table.lookup))), "times"])
         ),
         table=table.name.sql,
-        row=_list_of(found, listed),
+        row=column_list_of(found, listed),
         lookup=sql.SQL("").join(
             sql.SQL(" AND t.{} {} a.{}").format(
                 sql.Identifier(c), _equals(table, c), sql.SQL(f"k{i}")
@@ -145,7 +145,7 @@ def insert_missing(table: Table, stage: sql.Identifier) -> sql.Composed:
     return sql.SQL(
         "INSERT INTO {0} ({1}) OVERRIDING SYSTEM VALUE SELECT {1} FROM {2} AS s"
         " WHERE NOT EXISTS (SELECT FROM ONLY {0} AS t WHERE {3})"
-    ).format(table.name.sql, _list(table.columns), stage, same_key(table))
+    ).format(table.name.sql, column_list(table.columns), stage, same_key(table))
 
 
 def changed_identity(
@@ -173,7 +173,7 @@ def updatable(table: Table, columns: Iterable[str]) -> list[str]:
 
 def insert_one(table: Table) -> sql.Composed:
     return sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({})").format(
-        table.name.sql, _list(table.columns), _placeholders(len(table.columns))
+        table.name.sql, column_list(table.columns), _placeholders(len(table.columns))
     )
 
 
@@ -212,7 +212,7 @@ def rewrite_one(table: Table, columns: Sequence[str]) -> sql.Composed:
     return sql.SQL(
         "WITH old AS (DELETE FROM ONLY {0} WHERE {1} RETURNING *)"
         " INSERT INTO {0} ({2}) OVERRIDING SYSTEM VALUE SELECT {3} FROM old"
-    ).format(table.name.sql, _key_is(table, len(columns) + 1), _list(table.columns), kept)
+    ).format(table.name.sql, _key_is(table, len(columns) + 1), column_list(table.columns), kept)
 
 
 def delete_one(table: Table) -> sql.Composed:
@@ -229,7 +229,8 @@ def delete_all(table: TableName) -> sql.Composed:
     return sql.SQL("DELETE FROM ONLY {}").format(table.sql)
 
 
-def _list(columns: Iterable[str]) -> sql.Composed:
+def column_list(columns: Iterable[str]) -> sql.Composed:
+    """Return columns with commas between."""
     return sql.SQL(", ").join(map(sql.Identifier, columns))
 
 
@@ -237,7 +238,8 @@ def _placeholders(count: int) -> sql.Composed:
     return sql.SQL(", ").join(sql.SQL(f"${i}") for i in range(1, count + 1))
 
 
-def _list_of(source: sql.Identifier, columns: Iterable[str]) -> sql.Composed:
+def column_list_of(source: sql.Identifier, columns: Iterable[str]) -> sql.Composed:
+    """Return columns of one side of a join with commas between."""
     return sql.SQL(", ").join(sql.SQL("{}.{}").format(source, sql.Identifier(c)) for c in columns)
 
 

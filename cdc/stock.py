@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from cdc import codecs, connectors, events, wire
+from cdc import connectors, events, wire
 from cdc.config import Config
 from cdc.events import Change, Event, Heartbeat, Record, Row
 from cdc.modes import Codec, Modes
@@ -131,4 +131,6 @@ def _link(source: _Source | None) -> int | None:
 
 def _content(text: str, modes: Modes) -> bytes:
     """Return a logical message's content, which is written as binary data are."""
-    return bytes.fromhex(text) if modes.binary == "hex" else codecs.base64_bytes(text)
+    if modes.binary == "hex":
+        return bytes.fromhex(text)
+    return events.base64_bytes(text.replace("-", "+").replace("_", "/"))  # of either alphabet

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException, Node, TopicCollection
 from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
@@ -47,7 +47,7 @@ class TopicInfo:
 def brokers(config: Config) -> int:
     """Return how many brokers the cluster has; raises as `describe` where Kafka does not say."""
     with _admin(config) as admin:
-        return len(admin.answer(admin.describe_cluster(request_timeout=TIMEOUT)).nodes)
+        return len(_nodes(admin))
 
 
 def exists(config: Config) -> bool:
@@ -94,7 +94,7 @@ def policy(config: Config) -> Policy | None:
             if error.args[0].code() in _ABSENT:
                 return None
             raise
-        entries = _entries(admin, config)
+        entries = _entries(admin, ConfigResource(ResourceType.TOPIC, config.topic))
     return Policy(
         len(partitions),
         min(len(p.replicas) for p in partitions),
@@ -106,10 +106,9 @@ def policy(config: Config) -> Policy | None:
 def made_unasked(config: Config) -> bool:
     """Tell whether the brokers make a topic that somebody asks about; raises as `describe`."""
     with _admin(config) as admin:
-        broker = next(iter(admin.list_topics(timeout=TIMEOUT).brokers))
-        resource = ConfigResource(ResourceType.BROKER, str(broker))
-        answer = admin.describe_configs([resource], request_timeout=TIMEOUT)
-        return bool(answer[resource].result()[AUTO_CREATE].value == "true")
+        broker = _nodes(admin)[0].id_string
+        entries = _entries(admin, ConfigResource(ResourceType.BROKER, broker))
+        return bool(entries[AUTO_CREATE].value == "true")
 
 
 def settings(config: Config) -> dict[str, str]:
@@ -235,7 +234,7 @@ def _create(admin: Admin, config: Config, wanted: dict[str, str]) -> None:
 
 def _drift(admin: Admin, config: Config, wanted: dict[str, str]) -> dict[str, str]:
     """Return the settings that differ from `wanted`, with the value found."""
-    entries = _entries(admin, config)
+    entries = _entries(admin, ConfigResource(ResourceType.TOPIC, config.topic))
     return {
         name: str(entries[name].value) if name in entries else "unknown"
         for name, value in wanted.items()
@@ -243,8 +242,12 @@ def _drift(admin: Admin, config: Config, wanted: dict[str, str]) -> dict[str, st
     }
 
 
-def _entries(admin: Admin, config: Config) -> dict[str, ConfigEntry]:
-    resource = ConfigResource(ResourceType.TOPIC, config.topic)
+def _nodes(admin: Admin) -> list[Node]:
+    """Return the brokers of the cluster, of which one answered."""
+    return list(admin.answer(admin.describe_cluster(request_timeout=TIMEOUT)).nodes)
+
+
+def _entries(admin: Admin, resource: ConfigResource) -> dict[str, ConfigEntry]:
     answer = admin.describe_configs([resource], request_timeout=TIMEOUT)
     return dict(admin.answer(answer[resource]))
 

@@ -17,6 +17,7 @@ import secrets
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -93,6 +94,28 @@ def rows(
     with psycopg.connect(dsn, autocommit=True) as server:
         cursor = server.execute(statement, params or None)
         return cursor.fetchall() if cursor.description is not None else []
+
+
+@contextlib.contextmanager
+def meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run `work` beside the block until it sees the event, which comes at the block's end; fail if it fails."""
+    stop = threading.Event()
+    failed: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            work(stop)
+        except BaseException as error:  # noqa: BLE001 -- raised by the test's own thread
+            failed.append(error)
+
+    thread = threading.Thread(target=guarded)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    assert not failed
 
 
 def drop_slots(dsn: str, database: str) -> None:

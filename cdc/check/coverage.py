@@ -6,15 +6,9 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from cdc import readings, strays
+from cdc import readings, state, strays
 from cdc.check.finding import LOSES, Hit, Look, Site, finding
-from cdc.names import TableName
 from cdc.strays import LACKING, Stray
-
-#: Its number is read by this way also where `cdc setup` has not been run since the last release.
-_FOLLOWED = """
-SELECT schema_name, table_name, (to_jsonb(t) ->> 'relid')::bigint FROM cdc.tables t WHERE stream = %s
-"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,12 +19,8 @@ class Facts:
 
 
 def read(site: Site) -> Facts:
-    conn, name = site.here(), site.replica or ""
-    followed = {
-        TableName(schema, table): number
-        for schema, table, number in conn.execute(_FOLLOWED, [site.config.name])
-    }
-    found = strays.of(readings.inventory(site.config, site.primary()), {name: followed})
+    followed = {site.replica or "": state.followed(site.here(), site.config.name)}
+    found = strays.of(readings.inventory(site.config, site.primary()), followed)
     return Facts(tuple(stray for stray in found if stray.why not in LACKING))
 
 

@@ -92,7 +92,7 @@ def read_tables(site: Site) -> Tables:
     }
     return Tables(
         bool(followed),
-        tuple(sorted(set(names) - followed)),
+        tuple(sorted(set(names) - followed.keys())),
         tuple((name, o) for name, table in sorted(there.items()) for o in table.obstacles),
         tuple(
             (name, mismatch)

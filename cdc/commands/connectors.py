@@ -121,8 +121,9 @@ def rewind(said: Common, dry_run: bool) -> None:
     config = said.load()
     connect = Connect(config.connect)
     _health(connect, config.connector)
-    after, state = rewind_.target(config), "would be set back"
-    if not dry_run:
+    if dry_run:
+        after, state = rewind_.target(config), "would be set back"
+    else:
         after, found = rewind_.rewind(config, connect)
         state = f"set back; {found}"
     emit(said, {"connector": config.connector, "after": lsns.show(after), "dry_run": dry_run},

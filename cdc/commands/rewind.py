@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from typing import Any
 
-import psycopg
-
-from cdc import keeper, leaving, position, postgres, rewinding
+from cdc import keeper, position, postgres, rewinding
 from cdc.commands import settling
 from cdc.config import NOTHING_CHANGED, Config
 from cdc.connect import Connect
 from cdc.connectors import Health
 from cdc.errors import ConfigError, NotReady
+
+_SAFE = "no offset and no slot was changed"
 
 
 def target(config: Config) -> int:
@@ -30,19 +28,6 @@ def target(config: Config) -> int:
         with contextlib.closing(postgres.connect(replica.dsn, application)) as conn:
             applied.append(position.load(conn, config.name)[0].applied_lsn)
     return min(applied)
-
-
-def _released(primary: psycopg.Connection[Any], slot: str) -> None:
-    """Wait until nobody reads from the slot; NotReady when somebody goes on reading."""
-    deadline = time.monotonic() + settling.START_TIME
-    while leaving.slot(primary, slot):
-        if time.monotonic() > deadline:
-            raise NotReady(
-                f"somebody still reads from the slot {slot}",
-                safe="no offset and no slot was changed",
-                next="find who in pg_replication_slots and pg_stat_activity, end it, then run this again",
-            )
-        time.sleep(0.1)
 
 
 def rewind(config: Config, connect: Connect) -> tuple[int, Health]:
@@ -69,11 +54,13 @@ def rewind(config: Config, connect: Connect) -> tuple[int, Health]:
             if not stored:
                 raise NotReady(
                     f"Kafka Connect has stored no offset of {name} yet",
-                    safe="no offset and no slot was changed",
+                    safe=_SAFE,
                     next="wait until something was captured, then run this again",
                 )
             if taken != config.slot:
-                _released(primary, config.slot)
+                settling.wait_released(
+                    primary, config.slot, patience=settling.START_TIME, safe=_SAFE, again="this"
+                )
                 rewinding.replace(primary, config.slot, taken)
             connect.set_offsets(
                 name,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from typing import Any
+
+import psycopg
 
 from cdc import connectors as definitions
+from cdc import leaving
 from cdc.commands.options import note
 from cdc.connect import Connect
 from cdc.connectors import Health
-from cdc.errors import ConnectRefused
+from cdc.errors import ConnectRefused, NotReady
 
 #: Seconds a connector has to reach RUNNING: Debezium may wait for running transactions.
 START_TIME = 120.0
@@ -67,6 +71,25 @@ def wait_stopped(connect: Connect, name: str) -> None:
                 next="see the worker's log, restart the worker, then run this command again",
             )
         time.sleep(0.2)
+
+
+def wait_released(
+    conn: psycopg.Connection[Any], slot: str, *, patience: float, safe: str, again: str
+) -> None:
+    """Wait until nobody reads from the slot, if there is one; NotReady when somebody goes on reading.
+
+    `safe` says what is left as it was, `again` what is to be run again.
+    """
+    deadline = time.monotonic() + patience
+    while leaving.slot(conn, slot):
+        if time.monotonic() > deadline:
+            raise NotReady(
+                f"somebody still reads from the slot {slot}",
+                safe=safe,
+                next="find who in pg_replication_slots and pg_stat_activity, end it, then run "
+                f"{again} again",
+            )
+        time.sleep(0.1)
 
 
 def _delete_offsets(connect: Connect, name: str) -> None:

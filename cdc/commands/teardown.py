@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,16 +93,12 @@ def _take_off(conn: psycopg.Connection[Any], plan: Sequence[Step]) -> str | None
 
 def _drop_slot(conn: psycopg.Connection[Any], name: str) -> None:
     """Drop the slot once nobody reads from it; NotReady when somebody goes on reading."""
-    deadline = time.monotonic() + _PATIENCE
-    while (active := leaving.slot(conn, name)) is not None:
-        if not active:
-            conn.execute("SELECT pg_drop_replication_slot(%s)", [name])
-            return
-        if time.monotonic() > deadline:
-            raise NotReady(
-                f"somebody still reads from the slot {name}",
-                safe="the connector is deleted; slot, publication, roles and topic are still there",
-                next="find who in pg_replication_slots and pg_stat_activity, end it, then run "
-                "`cdc teardown` again",
-            )
-        time.sleep(0.1)
+    settling.wait_released(
+        conn,
+        name,
+        patience=_PATIENCE,
+        safe="the connector is deleted; slot, publication, roles and topic are still there",
+        again="`cdc teardown`",
+    )
+    if leaving.slot(conn, name) is not None:
+        conn.execute("SELECT pg_drop_replication_slot(%s)", [name])

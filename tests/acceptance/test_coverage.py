@@ -115,20 +115,14 @@ def site(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sit
 @contextlib.contextmanager
 def writing(dsn: str, statement: LiteralString) -> Iterator[None]:
     """Execute a statement on the primary again and again meanwhile."""
-    stop = threading.Event()
 
-    def write() -> None:
+    def write(stop: threading.Event) -> None:
         with psycopg.connect(dsn, autocommit=True) as conn:
             while not stop.wait(0.01):
                 conn.execute(statement)
 
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
+    with harness.meanwhile(write):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 BOTH: LiteralString = """

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import LiteralString
 
 import compare
+import harness
 import psycopg
 import pytest
 from harness import Stream, wait_until
@@ -80,10 +81,8 @@ def caught_up(stream: Stream, end: str = "r1") -> None:
 @contextlib.contextmanager
 def writing(dsn: str) -> Iterator[None]:
     """Change rows of all kinds at random until the block ends, and fail if that fails."""
-    stop = threading.Event()
-    errors: list[BaseException] = []
 
-    def write() -> None:
+    def write(stop: threading.Event) -> None:
         chance = random.Random(1)
         with psycopg.connect(dsn, autocommit=True) as conn:
             while not stop.is_set():
@@ -92,20 +91,8 @@ def writing(dsn: str) -> Iterator[None]:
                         key = chance.randint(1, 600_000)
                         conn.execute(chance.choice(CHANGES), {"k": key, "s": key % 700 + 1})
 
-    def guarded() -> None:
-        try:
-            write()
-        except BaseException as error:  # noqa: BLE001 -- raised by the test's own thread
-            errors.append(error)
-
-    thread = threading.Thread(target=guarded)
-    thread.start()
-    try:
+    with harness.meanwhile(write):
         yield
-    finally:
-        stop.set()
-        thread.join()
-    assert not errors
 
 
 CHANGES: list[LiteralString] = [

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, LiteralString, Self
 
 import compare
+import harness
 import psycopg
 import pytest
 from harness import Stream, wait_until
@@ -76,10 +77,8 @@ POINTS = [
 @contextlib.contextmanager
 def writing(stream: Stream) -> Iterator[None]:
     """Insert, update, delete and change keys of rows above 10000 on the primary meanwhile."""
-    stop = threading.Event()
-    failed: list[BaseException] = []
 
-    def write() -> None:
+    def write(stop: threading.Event) -> None:
         chance = random.Random(7)
         new = itertools.count(30_000)
         with psycopg.connect(stream.primary, autocommit=True) as conn:
@@ -98,20 +97,8 @@ def writing(stream: Stream) -> Iterator[None]:
                         "UPDATE app.keyless SET b = 'c' WHERE a = %s AND a <> 8", [key % 50]
                     )
 
-    def guarded() -> None:
-        try:
-            write()
-        except BaseException as error:  # noqa: BLE001 -- raised by the test's own thread
-            failed.append(error)
-
-    thread = threading.Thread(target=guarded)
-    thread.start()
-    try:
+    with harness.meanwhile(write):
         yield
-    finally:
-        stop.set()
-        thread.join()
-    assert not failed
 
 
 class Reader(threading.Thread):

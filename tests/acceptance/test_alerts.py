@@ -242,7 +242,8 @@ def test_a_stall_is_told_before_the_target_is_missed(watched: Watched) -> None:
         over = watched.becomes("resolved")
 
         assert ("critical", "will_breach") == (first["severity"], first["reason"])
-        assert 0.6 * TARGET < first["lag_seconds"] < TARGET
+        # Half of what is allowed has gone by at least: a prediction from less would cry wolf.
+        assert 0.5 * TARGET < first["lag_seconds"] < TARGET
         assert first["starts_at"] == over["starts_at"]
         after = dt.datetime.fromisoformat(first["at"]).timestamp() - stalled
         reporting.note(

@@ -18,7 +18,7 @@ WRITE: LiteralString = (
 )
 
 #: Many pieces, so that a large transaction is in the works for long enough to interfere.
-PIECES = "\n[apply]\nmax_batch_rows = 100\n"
+PIECES = "\n[apply]\nmax_batch_rows = {}\n"
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_until_caught_up(filled: Stream) -> None:
 
 def test_sigterm_in_the_middle_of_a_transaction(filled: Stream) -> None:
     """SIGTERM ends the daemon with 0; of a large open transaction nothing is seen, and later all."""
-    filled.config.write_text(filled.config.read_text() + PIECES)
+    filled.config.write_text(filled.config.read_text() + PIECES.format(100))
     daemon = filled.start("run", "-r", "r1")
     filled.sql("primary", "INSERT INTO t VALUES (0, 'before')")
     filled.sql("primary", WRITE, [1, 100_000])
@@ -84,7 +84,7 @@ def test_a_transaction_that_begins_again(filled: Stream) -> None:
 
     Others commit right between its rows, so one of its rows stands at the very LSN that is stored.
     """
-    filled.config.write_text(filled.config.read_text() + PIECES)
+    filled.config.write_text(filled.config.read_text() + PIECES.format(1000))
     daemon = filled.start("run", "-r", "r1")
     writer = threading.Thread(target=filled.sql, args=("primary", WRITE, [1, 200_000]))
     writer.start()

@@ -86,7 +86,7 @@ def test_a_transaction_that_begins_again(filled: Stream) -> None:
     """
     filled.config.write_text(filled.config.read_text() + PIECES.format(1000))
     daemon = filled.start("run", "-r", "r1")
-    writer = threading.Thread(target=filled.sql, args=("primary", WRITE, [1, 200_000]))
+    writer = threading.Thread(target=filled.sql, args=("primary", WRITE, [1, 120_000]))
     writer.start()
     with psycopg.connect(filled.primary, autocommit=True) as other:
         for _ in range(100):
@@ -94,7 +94,7 @@ def test_a_transaction_that_begins_again(filled: Stream) -> None:
     writer.join()
     wait_until(lambda: in_the_middle(filled), "pieces of the transaction are written")
     filled.cdc("connectors", "restart")
-    filled.cdc("wait", "-r", "r1", "--now", "--timeout", "180s", timeout=200)
+    filled.cdc("wait", "-r", "r1", "--now", "--timeout", "300s", timeout=330)
 
     assert "comes again whole from offset" in filled.log(daemon)
     equal(filled, "r1")

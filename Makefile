@@ -37,8 +37,11 @@ lint: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy cdc tests bench
 
+# Files beside each other, in the order in which conftest.py puts them.
+PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
+
 test: setup beside
-	@$(BIN)/python -m pytest -n 3 --dist loadfile -m "not apart" $(PYTEST)
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not apart" $(PYTEST)
 
 # The stock profile whole: each way to tear a transaction, each set of modes. A quarter of an hour.
 test-stock: setup
@@ -47,8 +50,8 @@ test-stock: setup
 # Everything once more by roles that are no superusers and that the printed SQL alone has made; then once with
 # replicas that may not set session_replication_role. An hour or more on a small machine.
 test-least: setup beside
-	@CDC_TEST_ROLES=least $(BIN)/python -m pytest -n 3 --dist loadfile -m "not apart" tests/acceptance tests/integration $(PYTEST)
-	@CDC_TEST_ROLES=least CDC_TEST_TRIGGERS=disabled $(BIN)/python -m pytest -n 3 --dist loadfile -m "not apart" \
+	@CDC_TEST_ROLES=least $(BIN)/python -m pytest $(PARALLEL) -m "not apart" tests/acceptance tests/integration $(PYTEST)
+	@CDC_TEST_ROLES=least CDC_TEST_TRIGGERS=disabled $(BIN)/python -m pytest $(PARALLEL) -m "not apart" \
 	   tests/acceptance tests/integration $(PYTEST)
 
 # Programs of others that a few tests run, a PostgreSQL built with TLS, and a locale that does not sort by
@@ -88,7 +91,7 @@ test-on-18: export CDC_PG_VERSION = 18
 test-on-15: $(POSTGRES_15)/initdb
 test-on-%: setup
 	@echo "PostgreSQL $*"
-	@$(BIN)/python -m pytest -n 3 --dist loadfile -m "not apart" tests/acceptance tests/integration $(PYTEST)
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not apart" tests/acceptance tests/integration $(PYTEST)
 
 # Debian 12 and its kin; elsewhere POSTGRES_15 says where its programs are.
 /usr/lib/postgresql/15/bin/initdb:

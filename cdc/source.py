@@ -87,8 +87,13 @@ class Source:
         self._on_trouble = on_trouble
         self._rows = config.connect.profile == "stock"
         self._said = brokers.Said()
-        # One prefetch queue bounds memory under any backlog.
-        bounds = {"queued.max.messages.kbytes": 16_384, "queued.min.messages": 10_000}
+        bounds = {
+            # One prefetch queue bounds memory under any backlog: by its bytes, not by its records.
+            "queued.max.messages.kbytes": 16_384,
+            "queued.min.messages": 100_000,
+            # By default nothing is fetched for a second once the queue was full, however fast it empties.
+            "fetch.queue.backoff.ms": 2,
+        }
         with brokers.checked():
             self._consumer = Consumer(
                 brokers.settings(config, self._client_trouble, _fixed(group), bounds)

@@ -17,6 +17,13 @@ ADMIN = (
     "admin_dsn, or let a DBA run what `cdc setup --print` prints"
 )
 
+#: What a script begins with: parts for several servers may be given to one of them by mistake.
+_HERE = sql.SQL(
+    "DO $do$BEGIN IF current_database() <> {database} OR {system} <>"
+    " (SELECT system_identifier FROM pg_control_system())"
+    " THEN RAISE EXCEPTION USING MESSAGE = {message}; END IF; END$do$;"
+)
+
 #: Tries at a transaction that PostgreSQL ends as a deadlock's victim.
 _TRIES = 5
 
@@ -78,8 +85,14 @@ def check_done(conn: psycopg.Connection[Any], steps: Iterable[Step], where: str)
 
 
 def script(conn: psycopg.Connection[Any], steps: Iterable[Step], where: str) -> str:
-    """Return the steps as a script for psql."""
-    lines = [f"-- {where}: database {conn.info.dbname}", "BEGIN;"]
+    """Return the steps as a script for psql, which changes nothing in any other database."""
+    row = conn.execute("SELECT system_identifier FROM pg_control_system()").fetchone()
+    here = _HERE.format(
+        database=sql.Literal(conn.info.dbname),
+        system=sql.Literal(row and row[0]),
+        message=sql.Literal(f"this part is for another database: {where}, {conn.info.dbname}"),
+    )
+    lines = [f"-- {where}: database {conn.info.dbname}", "BEGIN;", here.as_string(conn)]
     for step in steps:
         if step.statement is None:
             lines.append(f"-- {step.what}")

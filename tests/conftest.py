@@ -66,7 +66,12 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what is about an administrator where the run has none."""
+    """Begin with the files that take long, or the last worker ends long after the others.
+
+    What is about an administrator is left out where the run has none.
+    """
+    long = {item.path for item in items if item.get_closest_marker("long")}
+    items.sort(key=lambda item: item.path not in long)
     if least.LEAST:
         for item in items:
             if item.get_closest_marker("administrator"):

@@ -61,9 +61,12 @@ class Work:
 )
 @click.option("--admin-dsn", metavar="DSN", help="Who does it: a superuser of the primary, or with "
               "one -r of that replica.  [default: admin_dsn of the configuration, else dsn]")  # fmt: skip
+@click.option("--primary", "only_primary", is_flag=True, help="Only the primary and the topic.")
 @click.option("--no-lock", is_flag=True, help="Leave others the right to write the replicas' tables.")  # fmt: skip
 @common
-def setup(said: Common, print_: bool, admin_dsn: str | None, no_lock: bool) -> None:
+def setup(
+    said: Common, print_: bool, admin_dsn: str | None, only_primary: bool, no_lock: bool
+) -> None:
     """Prepare the primary, the topic and the replicas; with -r only those replicas.
 
     It may be run again at any time: what is there already stays, what has changed is mended. On a
@@ -71,7 +74,9 @@ def setup(said: Common, print_: bool, admin_dsn: str | None, no_lock: bool) -> N
     """
     config = said.load()
     work = Work(print_)
-    names = said.some_replicas(config)
+    if only_primary and said.replicas:
+        raise click.UsageError("--primary leaves every replica out: give it without -r")
+    names = () if only_primary else said.some_replicas(config)
     # The primary is looked at in any case: a replica must not be the primary itself.
     with administrator.session(config, None if said.replicas else admin_dsn) as conn:
         primary = Primary(provision.server(conn, config), readings.inventory(config, conn))

@@ -20,7 +20,7 @@ from harness import Stack, Stream, wait_until
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg import sql
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.long]
 
 TABLES: LiteralString = """
     CREATE SCHEMA app; CREATE SCHEMA tenant_1;

@@ -13,7 +13,7 @@ import pytest
 from harness import Stack, Stream
 from psycopg import sql
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.long]
 
 TABLES: LiteralString = """
     CREATE SCHEMA shop;

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from harness import Stream, wait_until
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.long]
 
 TABLES: LiteralString = """
     CREATE SCHEMA app;

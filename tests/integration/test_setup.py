@@ -151,9 +151,17 @@ def test_print_changes_nothing_and_is_complete(made: Stream) -> None:
     assert connector_password(made) not in script
     assert "SCRAM-SHA-256" not in script
     ends = re.split(r"^-- (primary|r1|r2): database .*$", script, flags=re.MULTILINE)
-    for end, statements in zip(ends[1::2], ends[2::2], strict=True):
-        plain = re.sub(r"^\\.*$", "", statements, flags=re.MULTILINE)
-        made.sql(end, plain)
+    parts = dict(zip(ends[1::2], ends[2::2], strict=True))
+    plain = {end: re.sub(r"^\\.*$", "", part, flags=re.MULTILINE) for end, part in parts.items()}
+    with pytest.raises(psycopg.errors.RaiseException, match="for another database: r1"):
+        made.sql("primary", plain["r1"])
+    alone = made.cdc("setup", "--print", "--primary").stdout
+    assert alone.startswith("-- primary: ")
+    assert parts["primary"].strip() in alone
+    assert "-- topic, " in alone
+    assert "-- r1: " not in alone
+    for end, statements in plain.items():
+        made.sql(end, statements)
     made.sql("primary", sql.SQL("ALTER ROLE {} PASSWORD {}").format(
         sql.Identifier(f"cdc_{made.name}_connector"), connector_password(made)))  # fmt: skip
     without_admin(made)

@@ -25,6 +25,7 @@ from cdc.following import Again, Follower
 from cdc.names import TableName
 from cdc.position import Position
 from cdc.progress import Tally
+from cdc.session import Session
 from cdc.tables import Table
 
 Connection = psycopg.Connection[Any]
@@ -120,7 +121,7 @@ class Beside:
     def _fires_triggers(self) -> bool:
         return self._config.replica(self._name).triggers == "disabled"
 
-    def _follower(self, conn: Connection, start: Start) -> Follower:
+    def _follower(self, conn: Session, start: Start) -> Follower:
         began = Position(
             self._config.name, start.topic, start.topic_id, start.next_offset, start.leader_epoch,
             start.applied_lsn, start.system_id, start.timeline, (), 0,

@@ -11,10 +11,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
-import psycopg
 
 from cdc import connectors, decoding
 from cdc.apply import Applier
@@ -26,10 +24,9 @@ from cdc.ledger import Apply, Gap, Ledger
 from cdc.lookahead import Lookahead
 from cdc.names import TableName
 from cdc.position import Coverage, Fenced, Position
+from cdc.session import Session
 from cdc.source import Source
 from cdc.writing import Turn
-
-Connection = psycopg.Connection[Any]
 
 #: Records taken at once, seconds to wait for the first, and seconds without any after which it gives up:
 #: shorter than what a session waits for a lock that is held meanwhile is of no use to anybody.
@@ -58,7 +55,7 @@ class Follower:
         self,
         config: Config,
         replica: str,
-        conn: Connection,
+        conn: Session,
         start: Position,
         into: Mapping[TableName, TableName],
     ) -> None:

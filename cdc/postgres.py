@@ -10,6 +10,7 @@ import psycopg
 from psycopg import conninfo, pq, sql
 
 from cdc.errors import ConfigError, Unreachable
+from cdc.session import Session
 
 #: A value's text form depends on these; every session of ours uses the same ones, as the
 #: connector's role does, so that text written by one end is read back exactly by the other.
@@ -50,7 +51,7 @@ def connect(
     autocommit: bool = False,
     settings: dict[str, str] | None = None,
     **parameters: Any,
-) -> psycopg.Connection[tuple[Any, ...]]:
+) -> Session:
     """Open a session with the pinned settings and `settings` on top.
 
     `application` becomes application_name. `parameters` are further libpq parameters (for example
@@ -70,7 +71,7 @@ def connect(
         **parameters,
     }
     try:
-        return psycopg.connect(conninfo.make_conninfo("", **merged), autocommit=autocommit)
+        return Session.connect(conninfo.make_conninfo("", **merged), autocommit=autocommit)
     except psycopg.OperationalError as error:
         raise Unreachable(
             f"cannot connect to PostgreSQL at {address(dsn)}: {first_line(error)}",

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import psycopg
 
@@ -34,7 +34,8 @@ from cdc.lookahead import Lookahead, Resume
 from cdc.names import TableName
 from cdc.origins import Origin
 from cdc.position import Fenced, HeartbeatContent, Written
-from cdc.reading import Trouble
+from cdc.reading import Reading, Trouble
+from cdc.session import Session
 from cdc.source import PARTITION, Source
 from cdc.strangers import Strangers
 from cdc.writing import Turn
@@ -87,7 +88,7 @@ class Replicator:
             self._source.close()
 
     @contextlib.contextmanager
-    def _session(self) -> Iterator[psycopg.Connection[Any]]:
+    def _session(self) -> Iterator[Session]:
         """Give a session that holds the lock."""
         # Closed, never committed on the way out: a piece of a transaction may have been written.
         with contextlib.closing(writing.connect(self._config, self._name)) as conn:
@@ -98,7 +99,7 @@ class Replicator:
             failpoint.reach("session.locked")
             yield conn
 
-    def _turns(self, conn: psycopg.Connection[Any], until: int | None) -> bool:
+    def _turns(self, conn: Session, until: int | None) -> bool:
         """Take turns in one session until stopped or caught up (True); raises what breaks it."""
         while not self._stop.is_set():
             try:
@@ -124,7 +125,7 @@ class Replicator:
                 self._pause(error, conn)
         return True
 
-    def _turn(self, conn: psycopg.Connection[Any]) -> Turn:
+    def _turn(self, conn: Session) -> Turn:
         """Lock, then position, then seek: in this order nobody else can be writing."""
         conn.rollback()
         conn.execute("DISCARD TEMP")  # staging tables of the turn before
@@ -149,9 +150,7 @@ class Replicator:
             decoding.decoder(self._config, conn, at, coverage, self._source, skip_to=skip_to),
         )
 
-    def _pause(
-        self, error: Unreachable | psycopg.Error, conn: psycopg.Connection[Any] | None
-    ) -> None:
+    def _pause(self, error: Unreachable | psycopg.Error, conn: Session | None) -> None:
         """Say what is waited for and wait, longer each time; raises NotReady where waiting is vain."""
         if isinstance(error, psycopg.Error) and not policy.transient(error):
             policy.refuse(error)
@@ -182,15 +181,23 @@ class Replicator:
 
     def _follow(self, turn: Turn, until: int | None) -> bool:
         """Apply until stopped (returns True) or a commit after `until` is applied (True)."""
+        read = Reading(self._source, turn.decode)
+        turn.conn.meanwhile = read.ahead
+        try:
+            return self._follow_read(turn, read, until)
+        finally:
+            turn.conn.meanwhile = None
+
+    def _follow_read(self, turn: Turn, read: Reading, until: int | None) -> bool:
         while not self._stop.is_set():
             if until is not None and turn.position.applied_lsn > until:
                 log.info("caught up with LSN %s", lsns.show(until))
                 return True
             self._tell(turn)
             self._watch(turn)
-            block = reading.block(self._source, turn.decode)
+            block = read.next()
             self._gauge.read_at = block.read_at
-            for found in block.events():
+            for found in block.events:
                 if isinstance(found, reading.Failed):
                     self._broken(turn, found.trouble, found.offset)
                 elif not isinstance(found, list):

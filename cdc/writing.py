@@ -25,6 +25,7 @@ from cdc.ledger import Ledger
 from cdc.lookahead import Lookahead
 from cdc.names import TableName
 from cdc.position import Fenced, Position
+from cdc.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ SETTINGS = {
 class Turn:
     """What the writer knows and has collected since it last read the position."""
 
-    conn: psycopg.Connection[Any]
+    conn: Session
     applier: Applier
     position: Position
     ledger: Ledger
@@ -125,7 +126,7 @@ class Turn:
         return position.holds(self.position.applied_lsn, self.buffer.coverage.values())
 
 
-def connect(config: Config, replica: str, purpose: str = "apply") -> psycopg.Connection[Any]:
+def connect(config: Config, replica: str, purpose: str = "apply") -> Session:
     """Open a session that applies, the one that will hold the lock; Unreachable when it is not let in."""
     at = config.replica(replica)
     application = config.application_name(replica, purpose)

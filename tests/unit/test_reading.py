@@ -5,20 +5,35 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from cdc import events, reading
-from cdc.errors import MalformedRecord
+from cdc.errors import MalformedRecord, PositionLost
 from cdc.events import Begin, Change, Event, Record
-from cdc.reading import Block, Failed
+from cdc.reading import Failed, Reading
+
+FULL = reading._RECORDS
 
 
-def read(*records: Record) -> Block:
-    """Return the block that a source with these records gives."""
+class Topic:
+    """A source that gives what it was told to, a list at each read, and nothing afterwards."""
 
-    class Topic:
-        def read(self, _most: int, _timeout: float) -> list[Record]:
-            return [*records]
+    def __init__(self, *reads: list[Record] | Exception) -> None:
+        self._reads = list(reads)
+        self.asked: list[float] = []
 
-    return reading.block(Topic(), decoded)  # type: ignore[arg-type]  # only `read` is asked
+    def read(self, most: int, timeout: float) -> list[Record]:
+        assert most == FULL
+        self.asked.append(timeout)
+        found = self._reads.pop(0) if self._reads else []
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def reader(*reads: list[Record] | Exception) -> tuple[Reading, Topic]:
+    topic = Topic(*reads)
+    return Reading(topic, decoded), topic  # type: ignore[arg-type]  # only `read` is asked
 
 
 def decoded(record: Record) -> list[Event]:
@@ -41,6 +56,10 @@ def row(offset: int, txid: int, text: str = "") -> Record:
     )
 
 
+def full(start: int, text: str = "") -> list[Record]:
+    return [row(offset, 7, text) for offset in range(start, start + FULL)]
+
+
 def offsets(given: Any) -> list[int]:
     flat: list[Event] = []
     for found in given:
@@ -50,8 +69,8 @@ def offsets(given: Any) -> list[int]:
 
 def test_rows_of_one_transaction_come_together() -> None:
     """Rows that follow each other in a transaction stand in one list, boundaries and others apart."""
-    records = begin(0, 7), row(1, 7), row(2, 7), row(3, 8), begin(4, 9), row(5, 9)
-    found = [*read(*records).events()]
+    read, _ = reader([begin(0, 7), row(1, 7), row(2, 7), row(3, 8), begin(4, 9), row(5, 9)])
+    found = [*read.next().events]
 
     assert [[0], [1, 2], [3], [4], [5]] == [offsets([one]) for one in found]
     assert [Begin, list, list, Begin, list] == [type(one) for one in found]
@@ -60,7 +79,8 @@ def test_rows_of_one_transaction_come_together() -> None:
 
 def test_a_record_that_is_no_event_stands_behind_those_before_it() -> None:
     """What comes before an undecodable record is told first, and nothing of what comes after."""
-    rows, failed = read(row(1, 7), Record("t", 0, 2, None, b"{"), row(3, 7)).events()
+    read, _ = reader([row(1, 7), Record("t", 0, 2, None, b"{"), row(3, 7)])
+    rows, failed = read.next().events
 
     assert [1] == offsets([rows])
     assert isinstance(failed, Failed)
@@ -70,9 +90,55 @@ def test_a_record_that_is_no_event_stands_behind_those_before_it() -> None:
 
 def test_large_rows_come_one_by_one() -> None:
     """No more than what is asked for is decoded, and nothing is kept of what was taken."""
-    taken = read(row(1, 7, "x" * (1 << 20)), row(2, 7), row(3, 7))
-    found = taken.events()
+    seen: list[int] = []
+
+    def decode(record: Record) -> list[Event]:
+        seen.append(record.offset)
+        return decoded(record)
+
+    topic = Topic([row(1, 7, "x" * (1 << 20)), row(2, 7), row(3, 7)])
+    read = Reading(topic, decode)  # type: ignore[arg-type]  # only `read` is asked
+    found = read.next().events
 
     assert [1] == offsets([next(found)])
-    assert 2 == len(taken.records)
+    assert [1] == seen
     assert [[2, 3]] == [offsets([rows]) for rows in found]
+
+
+def test_a_backlog_is_read_ahead_in_order() -> None:
+    """While more waits it is read meanwhile, without waiting; the loop gets every event once, in order."""
+    read, topic = reader(full(0), full(FULL), [row(2 * FULL, 7)], [row(2 * FULL + 1, 8)])
+    assert not read.ahead()
+    blocks = [read.next()]
+
+    assert [True, True, False] == [read.ahead() for _ in range(3)]
+    blocks += [read.next() for _ in range(3)]
+
+    assert [*range(2 * FULL + 2)] == [o for block in blocks for o in offsets(block.events)]
+    assert [True, True, False, False] == [block.full for block in blocks]
+    assert [reading._PATIENCE, 0, 0, reading._PATIENCE] == topic.asked
+
+
+def test_what_the_source_raises_comes_after_what_was_read_before() -> None:
+    """The log's loss, met while reading ahead, does not overtake the events before it."""
+    read, topic = reader(full(0), full(FULL), PositionLost("gone", safe="", next=""))
+    found = offsets(read.next().events)
+    assert [True, False, False] == [read.ahead() for _ in range(3)]
+
+    assert [*range(2 * FULL)] == found + offsets(read.next().events)
+    for _ in range(2):
+        with pytest.raises(PositionLost):
+            read.next()
+    assert 3 == len(topic.asked)
+
+
+def test_only_so_much_is_held_ahead() -> None:
+    """What is read and not asked for takes no more memory than a limit and one read."""
+    text = "x" * (reading._AHEAD // FULL)
+    read, topic = reader(*(full(number * FULL, text) for number in range(4)))
+    read.next()
+
+    assert [True, False] == [read.ahead() for _ in range(2)]
+    assert 2 == len(topic.asked)
+    read.next()
+    assert read.ahead()

@@ -1,0 +1,47 @@
+"""A session in which this process does something else while the server works."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.abc import PQGen
+from psycopg.waiting import Wait
+
+R = TypeVar("R")
+
+#: What to look for on the socket, for each of what psycopg may wait for.
+_LOOKED_FOR = {
+    Wait.R: select.POLLIN,
+    Wait.W: select.POLLOUT,
+    Wait.RW: select.POLLIN | select.POLLOUT,
+}
+
+
+class Session(psycopg.Connection[tuple[Any, ...]]):
+    """While a statement runs, `meanwhile` is called again and again as long as it says it did something.
+
+    In one thread: two would share Python's lock, and the work would not fall into the time in which this
+    process waits (docs/decisions.md, "Reading ahead"). Each call delays the answer by as long as it takes.
+    What it raises comes out of the statement, which is then still under way: the session is of no more use.
+    """
+
+    meanwhile: Callable[[], bool] | None = None
+
+    def wait(self, gen: PQGen[R], *args: Any, **kwargs: Any) -> R:
+        """Wait as psycopg does, and work meanwhile."""
+        return super().wait(gen if self.meanwhile is None else self._working(gen), *args, **kwargs)
+
+    def _working(self, gen: PQGen[R]) -> PQGen[R]:
+        socket = select.poll()
+        try:
+            awaited = next(gen)
+            while True:
+                socket.register(self.pgconn.socket, _LOOKED_FOR[awaited])
+                while self.meanwhile is not None and not socket.poll(0) and self.meanwhile():
+                    pass
+                awaited = gen.send((yield awaited))
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]  # PQGen's own

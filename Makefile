@@ -1,4 +1,4 @@
-# make setup | demo | lint | test | test-least | test-stock | ten-minutes | test-images | fuzz | test-matrix | chaos | drill-lag | soak-verify | bench | bench-quick | bench-verify | docs | wheel | clean; each prints little unless something fails.
+# make setup | demo | lint | test | test-least | test-stock | ten-minutes | test-images | fuzz | test-matrix | chaos | drill-lag | soak-verify | bench | bench-quick | bench-road | bench-verify | docs | wheel | clean; each prints little unless something fails.
 PYTHON ?= python3
 BIN := .venv/bin
 JAR := connectors/exact/target/cdc-exact.jar
@@ -6,7 +6,7 @@ JAVA_SOURCES := connectors/exact/pom.xml $(shell find connectors/exact/src -type
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 POSTGRES_15 ?= /usr/lib/postgresql/15/bin
-.PHONY: setup demo lint test test-least test-stock ten-minutes images test-images fuzz test-matrix chaos drill-lag soak-verify bench bench-quick bench-verify docs wheel clean announced beside
+.PHONY: setup demo lint test test-least test-stock ten-minutes images test-images fuzz test-matrix chaos drill-lag soak-verify bench bench-quick bench-road bench-verify docs wheel clean announced beside
 
 setup: .venv/installed $(JAR)
 	@$(BIN)/python -m cdc.local.artifacts
@@ -137,6 +137,10 @@ bench: setup
 
 bench-quick: setup
 	@PYTHONPATH=.:tests $(BIN)/python bench/apply.py --large 80000 --single 0 $(BENCH)
+
+# From commit to replica, filling, and a daemon at rest: ten minutes on a machine that does nothing else.
+bench-road: setup
+	@PYTHONPATH=.:tests $(BIN)/python bench/road.py $(BENCH)
 
 # Half an hour on a machine that does nothing else, and as root: between runs the caches are dropped.
 bench-verify: setup

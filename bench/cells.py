@@ -30,7 +30,7 @@ _COLUMNS: dict[Shape, dict[LiteralString, LiteralString]] = {
         "total bigint NOT NULL": "n * 1000 + v",
         "status text NOT NULL": "(ARRAY['new', 'paid', 'sent', 'back'])[1 + (n + v) % 4]",
         "amount numeric(12,2) NOT NULL": "n % 100000 / 7.0 + v",
-        "tax numeric NOT NULL": "n % 100000 / 19.0 + v",
+        "tax numeric(14,4) NOT NULL": "n % 100000 / 19.0 + v",
         "currency char(3) NOT NULL": "'EUR'",
         "placed timestamptz NOT NULL": "timestamptz '2024-01-01 UTC' + n * interval '1.234567 s'",
         "changed timestamptz NOT NULL": "timestamptz '2024-06-01 UTC' + (n * 7 + v) * interval '0.9 s'",

@@ -3,7 +3,7 @@
 Read the modules in the order data flows:
 
 `config` (what to replicate) → `source` (records out of the topic) → `events` (change events)
-→ `reading` (a block of records at once) → `ledger` (whole source transactions, nothing missing, nothing twice) → `batch` (until writing is
+→ `reading` (a block of records at once, the next while the replica works: `session`) → `ledger` (whole source transactions, nothing missing, nothing twice) → `batch` (until writing is
 worth it) → `changes` (net change per key) → `catalog` (the replica's tables) → `statements` (SQL)
 → `targets` (tables and their stages) → `replay` (one event) → `apply` (sets of rows) → `position`
 (where the replica is, in the transaction that wrote the rows) → `policy` (what is tried again)

@@ -12,15 +12,15 @@ from typing import Any
 import click
 
 from cdc import connectors as definitions
+from cdc import leaving, postgres, resources, tables, topic
 from cdc import lsn as lsns
-from cdc import postgres, resources, tables, topic
 from cdc.commands import rewind as rewind_
 from cdc.commands import settling
 from cdc.commands.options import Common, common, emit, note
 from cdc.config import Config
 from cdc.connect import Connect
 from cdc.connectors import Change, Definition, Health
-from cdc.errors import ConnectRefused, NotReady, PositionLost
+from cdc.errors import ConnectRefused, NotReady, PositionLost, Unreachable
 from cdc.names import TableName
 
 _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
@@ -58,6 +58,7 @@ def apply(said: Common, dry_run: bool) -> None:
     connect = Connect(config.connect)
     wanted = definitions.render(config, _keys(config))
     found = _compare(connect, wanted)
+    read_before = found is not None or _slot_is_read(config)
     if not dry_run and found != ():
         _check_topic(config)
         connect.put(wanted.name, wanted.config)
@@ -70,7 +71,10 @@ def apply(said: Common, dry_run: bool) -> None:
         if (status := connect.status(wanted.name)) and definitions.health(status).held:
             note(f"connector {wanted.name} was paused or stopped: resumed")
             connect.resume(wanted.name)
-        state = f"{done}; {settling.wait(connect, wanted.name)}"
+        health = settling.wait(
+            connect, wanted.name, lambda: not read_before and _slot_is_read(config)
+        )
+        state = f"{done}; {health}"
     emit(said, {"connector": wanted.name, "done": done, "dry_run": dry_run,
                 "changes": _told(found or ())},
          "\n".join([*lines, f"connector {wanted.name}: {state}"]))  # fmt: skip
@@ -176,6 +180,19 @@ def _keys(config: Config) -> dict[TableName, tuple[str, ...]]:
     with contextlib.closing(postgres.connect(config.primary.dsn, application)) as primary:
         found = tables.select(config, tables.read(primary)).rows
     return {t.name: t.index for t in found if t.replica_identity == "i" and t.index}
+
+
+def _slot_is_read(config: Config) -> bool:
+    """Tell whether somebody is seen to read the connector's slot."""
+    application = f"cdc-{config.name}/connectors"
+    with (
+        contextlib.suppress(Unreachable),
+        contextlib.closing(
+            postgres.connect(config.primary.dsn, application, autocommit=True)
+        ) as primary,
+    ):
+        return bool(leaving.slot(primary, config.slot))
+    return False
 
 
 def _compare(connect: Connect, wanted: Definition) -> tuple[Change, ...] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -27,8 +28,8 @@ SETTLED = 3.0
 FORGOTTEN = 10.0
 
 
-def wait(connect: Connect, name: str) -> Health:
-    """Wait until the connector runs and goes on running.
+def wait(connect: Connect, name: str, streams: Callable[[], bool] = lambda: False) -> Health:
+    """Wait until the connector runs and goes on running, or runs and `streams` says that it reads its slot.
 
     Raises ConnectRefused with the shortened trace when it fails or does not get there.
     """
@@ -40,6 +41,8 @@ def wait(connect: Connect, name: str) -> Health:
         if now != seen:
             seen, since = now, time.monotonic()
         if time.monotonic() - since >= SETTLED and (seen.running or seen.failed):
+            break
+        if seen.running and streams():
             break
         time.sleep(0.2)
     if seen.running:

@@ -140,7 +140,7 @@ bench-quick: setup
 
 # From commit to replica, filling, and a daemon at rest: ten minutes on a machine that does nothing else.
 bench-road: setup
-	@PYTHONPATH=.:tests $(BIN)/python bench/road.py $(BENCH)
+	@PYTHONPATH=.:tests $(BIN)/python bench/latency.py $(BENCH)
 
 # Half an hour on a machine that does nothing else, and as root: between runs the caches are dropped.
 bench-verify: setup

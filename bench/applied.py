@@ -48,7 +48,7 @@ _NOTES = """
   smallint, date, timestamp, varchar, char, jsonb, boolean, uuid, float8, real, bytea). Updates and deletes meet each row once at most, in
   no order; mixed is a quarter inserts, half updates, a quarter deletes. Large transactions have 10,000 rows.
 - **Equal**: after each run the table was compared with the primary's, byte by byte; one that did not end there
-  is refused.
+  is called unequal and has no figure. {failed}
 - **Sink**: a Connect worker of its own with Java's default compiler and 2 GiB of heap, warm; topics with schemas from Debezium's stock connector. Its
   best: {best}.
 """
@@ -94,7 +94,8 @@ def _speed(cell: Mapping[str, Any], names: Sequence[str]) -> str:
     fields = [_called(cell), f"{cell['events']:,}"]
     for name in names:
         if name not in cell["runs"]:
-            fields.append("refused: not equal" if name in cell["refused"] else "")
+            why = cell["refused"].get(name)
+            fields.append("" if why is None else "unequal" if "has not what" in why else "failed")
             continue
         rates = sorted(cell["events"] / run["applying"] / 1000 for run in cell["runs"][name])
         spread = f" ({rates[0]:.0f} to {rates[-1]:.0f})" if len(rates) > 1 else ""
@@ -138,6 +139,11 @@ def _notes(told: Mapping[str, Any], cells: Sequence[Any], names: Sequence[str]) 
         slower=f"Slower than PostgreSQL: {'; '.join(behind)}." if behind else "Slower in none.",
         load=statistics.median(run["load"] for run in runs),
         worst=max(run["load"] for run in runs),
+        failed=" ".join(
+            f"{_NAMES[name]} failed where a table has bytea: it cannot make arrays of them."
+            for name in names
+            if any("byte[] nested" in cell["refused"].get(name, "") for cell in cells)
+        ),
         settings=", ".join(f"`{name} = {value}`" for name, value in told["settings"].items()),
         startup=statistics.median(
             run["seconds"] - run["applying"] for c in large for run in c["runs"]["cdc"]

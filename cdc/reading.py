@@ -7,7 +7,6 @@ next. Caught up it reads nothing ahead, and what arrives is taken at once.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections import deque
 from collections.abc import Iterator
 
@@ -27,8 +26,12 @@ _PATIENCE = 0.5
 #: Bytes of records from which on rows are handed on without waiting for more of them.
 _LARGE = 1 << 20
 
-#: Bytes of records that are held ahead of the loop: what it writes in a fraction of a second.
-_AHEAD = 16 << 20
+#: Bytes of records that are held ahead of the loop, from which on nothing more is read; a block of as many is
+#: decoded only as it is asked for.
+_AHEAD = 8 << 20
+
+#: Bytes that a record is taken to have besides its value.
+_BESIDE = 100
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,74 +45,103 @@ class Failed:
 Found = Event | list[Change] | Failed
 
 
+class Events:
+    """What records say, decoded as far as is asked for, in their order; what was taken is not kept."""
+
+    def __init__(self, decoded: Iterator[Found]) -> None:
+        self._ready: deque[Found] = deque()
+        self._rest = decoded
+
+    def __iter__(self) -> Iterator[Found]:
+        return self
+
+    def __next__(self) -> Found:
+        return self._ready.popleft() if self._ready else next(self._rest)
+
+    def complete(self) -> None:
+        """Decode the rest; what that raises comes where it stands."""
+        try:
+            for found in self._rest:
+                self._ready.append(found)
+        except Exception as error:  # noqa: BLE001 -- raised by `__next__`, in its turn
+            self._rest = _raising(error)
+
+
+def _raising(error: Exception) -> Iterator[Found]:
+    raise error
+    yield  # a generator
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Block:
-    """What one read gave, of `size` bytes; `full` tells that more was there, `read_at` when, in seconds since 1970.
+    """What one read gave, of `size` bytes; `full` tells that it gave what was asked for, so more may be there.
 
-    `events` decodes as far as is asked for, and keeps nothing that was taken. Rows of one transaction that
-    follow each other stand in one list, while they are small.
+    Rows of one transaction that follow each other stand in one list, while they are small.
     """
 
-    events: Iterator[Found]
+    events: Events
     size: int
     full: bool
-    read_at: float
+
+    @property
+    def large(self) -> bool:
+        return self.size >= _AHEAD
 
 
 class Reading:
-    """Reads `source`, from where it stands on, for one loop and through one `decode`."""
+    """Reads `source`, from where it stands on, for one loop and through one `decode`.
+
+    Every record is decoded once and in the log's order: `decode` may remember what came before.
+    """
 
     def __init__(self, source: Source, decode: Decode) -> None:
         self._source = source
         self._decode = decode
+        self._last = Block(Events(iter(())), 0, full=False)  # the one that was given last
         self._blocks: deque[Block] = deque()
         self._held = 0
         self._raised: Exception | None = None
-        self._behind = False  # as far as was read: more was there
+        self._behind = False  # as far as was read
 
     def next(self) -> Block:
-        """Return what is there, waiting a moment for it; raises what the source does."""
-        if not self._blocks:
-            if self._raised is not None:
-                raise self._raised
-            return self._read(_PATIENCE)
-        block = self._blocks.popleft()
-        self._held -= block.size
-        return block
+        """Return what is there, waiting a moment for it; raises what the source does.
+
+        What was given before is taken by then.
+        """
+        if self._blocks:
+            self._last = self._blocks.popleft()
+            self._held -= self._last.size
+        elif self._raised is not None:
+            raise self._raised
+        else:
+            self._last = self._read(_PATIENCE)
+        return self._last
 
     def ahead(self) -> bool:
-        """Read and decode the next block while something else is waited for; False where it cannot.
+        """Read and decode the next block while something else is waited for; False where it may not.
 
         What the source raises comes when what was read before was taken.
         """
-        if not self._behind or self._held >= _AHEAD:
+        newest = self._blocks[-1] if self._blocks else self._last
+        if not self._behind or self._held >= _AHEAD or newest.large:
             return False
+        newest.events.complete()
         try:
             block = self._read(0)
         except Exception as error:  # noqa: BLE001 -- raised by `next`, in its turn
             self._raised, self._behind = error, False
             return False
-        if block.size < _AHEAD:  # what is larger is decoded as it is asked for
-            block = dataclasses.replace(block, events=_taken(deque(block.events)))
+        if not block.large:
+            block.events.complete()
         self._blocks.append(block)
         self._held += block.size
         return True
 
     def _read(self, patience: float) -> Block:
-        block = _read(self._source, self._decode, patience)
-        self._behind = block.full
-        return block
-
-
-def _taken(found: deque[Found]) -> Iterator[Found]:
-    while found:
-        yield found.popleft()
-
-
-def _read(source: Source, decode: Decode, timeout: float) -> Block:
-    records = deque(source.read(_RECORDS, timeout))
-    size = sum([len(record.value or b"") for record in records])
-    return Block(_events(records, decode), size, len(records) == _RECORDS, time.time())
+        records = deque(self._source.read(_RECORDS, patience))
+        self._behind = len(records) == _RECORDS
+        size = sum([len(record.value or b"") + _BESIDE for record in records])
+        return Block(Events(_events(records, self._decode)), size, self._behind)
 
 
 def _events(records: deque[Record], decode: Decode) -> Iterator[Found]:

@@ -196,7 +196,7 @@ class Replicator:
             self._tell(turn)
             self._watch(turn)
             block = read.next()
-            self._gauge.read_at = block.read_at
+            self._gauge.read_at = time.time()
             for found in block.events:
                 if isinstance(found, reading.Failed):
                     self._broken(turn, found.trouble, found.offset)

@@ -25,7 +25,8 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
 
     In one thread: two would share Python's lock, and the work would not fall into the time in which this
     process waits (docs/decisions.md, "Reading ahead"). Each call delays the answer by as long as it takes.
-    What it raises comes out of the statement, which is then still under way: the session is of no more use.
+    What it raises comes out of the statement, which is canceled after a KeyboardInterrupt and else still under
+    way: the session can only be closed, and nothing is done meanwhile any more.
     """
 
     meanwhile: Callable[[], bool] | None = None
@@ -36,12 +37,17 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
 
     def _working(self, gen: PQGen[R]) -> PQGen[R]:
         socket = select.poll()
-        try:
-            awaited = next(gen)
-            while True:
-                socket.register(self.pgconn.socket, _LOOKED_FOR[awaited])
+        ready = None
+        while True:
+            try:
+                awaited = next(gen) if ready is None else gen.send(ready)
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]  # PQGen's own
+            socket.register(self.pgconn.socket, _LOOKED_FOR[awaited])
+            try:
                 while self.meanwhile is not None and not socket.poll(0) and self.meanwhile():
                     pass
-                awaited = gen.send((yield awaited))
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]  # PQGen's own
+            except BaseException:
+                self.meanwhile = None
+                raise
+            ready = yield awaited

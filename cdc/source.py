@@ -88,11 +88,11 @@ class Source:
         self._rows = config.connect.profile == "stock"
         self._said = brokers.Said()
         bounds = {
-            # One prefetch queue bounds memory under any backlog: by its bytes, not by its records.
+            # One prefetch queue bounds memory under any backlog, by bytes before it does by records.
             "queued.max.messages.kbytes": 16_384,
             "queued.min.messages": 100_000,
             # By default nothing is fetched for a second once the queue was full, however fast it empties.
-            "fetch.queue.backoff.ms": 2,
+            "fetch.queue.backoff.ms": 20,
         }
         with brokers.checked():
             self._consumer = Consumer(

@@ -85,14 +85,23 @@ def check_done(conn: psycopg.Connection[Any], steps: Iterable[Step], where: str)
 
 
 def script(conn: psycopg.Connection[Any], steps: Iterable[Step], where: str) -> str:
-    """Return the steps as a script for psql, which changes nothing in any other database."""
-    row = conn.execute("SELECT system_identifier FROM pg_control_system()").fetchone()
+    """Return the steps as a script for psql, which ends without a change in any other database."""
+    row = conn.execute(
+        "SELECT current_database()::text, system_identifier FROM pg_control_system()"
+    ).fetchone()
+    database, system = row or (conn.info.dbname, None)
     here = _HERE.format(
-        database=sql.Literal(conn.info.dbname),
-        system=sql.Literal(row and row[0]),
-        message=sql.Literal(f"this part is for another database: {where}, {conn.info.dbname}"),
+        database=sql.Literal(database),
+        system=sql.Literal(system),
+        message=sql.Literal(f"this part is for another database: {where}, {database}"),
     )
-    lines = [f"-- {where}: database {conn.info.dbname}", "BEGIN;", here.as_string(conn)]
+    lines = [
+        f"-- {where}: database {database}",
+        r"\set ON_ERROR_STOP on",
+        r"\set ON_ERROR_ROLLBACK off",
+        "BEGIN;",
+        here.as_string(conn),
+    ]
     for step in steps:
         if step.statement is None:
             lines.append(f"-- {step.what}")

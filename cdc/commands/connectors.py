@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import psycopg
 
 from cdc import connectors as definitions
 from cdc import leaving, postgres, resources, tables, topic
@@ -186,7 +187,7 @@ def _slot_is_read(config: Config) -> bool:
     """Tell whether somebody is seen to read the connector's slot."""
     application = f"cdc-{config.name}/connectors"
     with (
-        contextlib.suppress(Unreachable),
+        contextlib.suppress(Unreachable, psycopg.Error),
         contextlib.closing(
             postgres.connect(config.primary.dsn, application, autocommit=True)
         ) as primary,

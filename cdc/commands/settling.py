@@ -22,6 +22,9 @@ START_TIME = 120.0
 #: tasks' states for a moment, and Debezium fails a moment after its task has started.
 SETTLED = 3.0
 
+#: The same where its slot is seen to be read: it has begun.
+STREAMS = 1.0
+
 #: Seconds without offsets until deleted ones are taken for gone. Connect abandons a task that does not
 #: end within task.shutdown.graceful.timeout.ms (5 s) and calls it stopped; such a task was seen to
 #: write its offsets down again three seconds after they had been deleted.
@@ -42,7 +45,7 @@ def wait(connect: Connect, name: str, streams: Callable[[], bool] = lambda: Fals
             seen, since = now, time.monotonic()
         if time.monotonic() - since >= SETTLED and (seen.running or seen.failed):
             break
-        if seen.running and streams():
+        if seen.running and time.monotonic() - since >= STREAMS and streams():
             break
         time.sleep(0.2)
     if seen.running:

@@ -67,7 +67,7 @@ class Work:
 def setup(
     said: Common, print_: bool, admin_dsn: str | None, only_primary: bool, no_lock: bool
 ) -> None:
-    """Prepare the primary, the topic and the replicas; with -r only those replicas.
+    """Prepare the primary, the topic and the replicas; with -r only those replicas, with --primary none.
 
     It may be run again at any time: what is there already stays, what has changed is mended. On a
     replica the right to write its tables is taken from whom it was granted, the right to read is not.

@@ -134,11 +134,59 @@ def test_what_the_source_raises_comes_after_what_was_read_before() -> None:
 
 def test_only_so_much_is_held_ahead() -> None:
     """What is read and not asked for takes no more memory than a limit and one read."""
-    text = "x" * (reading._AHEAD // FULL)
-    read, topic = reader(*(full(number * FULL, text) for number in range(4)))
+    text = "x" * (reading._AHEAD // FULL // 2)
+    read, topic = reader(*(full(number * FULL, text) for number in range(5)))
     read.next()
 
-    assert [True, False] == [read.ahead() for _ in range(2)]
-    assert 2 == len(topic.asked)
+    assert [True, True, False] == [read.ahead() for _ in range(3)]
+    assert 3 == len(topic.asked)
     read.next()
     assert read.ahead()
+
+
+class Ordered:
+    """Decodes as one does who must see every record once, in order; row 700 is none to it."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def __call__(self, record: Record) -> list[Event]:
+        assert record.offset == len(self.seen)
+        self.seen.append(record.offset)
+        if record.offset == 700:
+            raise OverflowError(700)
+        return decoded(record)
+
+
+def test_reading_ahead_in_the_middle_of_a_block_keeps_the_order() -> None:
+    """What of the block at hand is not decoded yet comes before the next block; what is raised, where it stands."""
+    mixed = [row(n, 7) if n % 3 else begin(n, 7) for n in range(2 * FULL)]
+    ordered = Ordered()
+    topic = Topic(mixed[:FULL], mixed[FULL:])
+    read = Reading(topic, ordered)  # type: ignore[arg-type]  # only `read` is asked
+    first = read.next().events
+    taken = [next(first), next(first)]
+
+    assert read.ahead()
+
+    assert [*range(701)] == ordered.seen
+    second = read.next().events
+    assert [*range(FULL)] == offsets([*taken, *first])
+    found: list[Any] = []
+    with pytest.raises(OverflowError):
+        found.extend(second)  # what came before was taken
+    assert [*range(FULL, 700)] == offsets(found)
+
+
+def test_nothing_is_read_ahead_of_a_large_block() -> None:
+    """A block that takes much memory is decoded as it is asked for, and nothing is read until it was taken."""
+    text = "x" * (reading._AHEAD // FULL)
+    read, topic = reader(full(0, text), full(FULL), [])
+    large = read.next()
+
+    assert not read.ahead()
+    assert [*range(FULL)] == offsets(large.events)
+    assert not read.ahead()
+    read.next()
+    assert read.ahead()
+    assert 3 == len(topic.asked)

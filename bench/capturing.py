@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import LiteralString
 
 import harness
 import psycopg
@@ -33,8 +34,8 @@ PEERS: dict[str, dict[str, str]] = {
 class Connector:
     """A connector of the worker that writes the changes of one table to one topic."""
 
-    def __init__(self, stream: Stream, name: str, topic: str) -> None:
-        self._stream, self.name, self._topic = stream, name, topic
+    def __init__(self, stream: Stream, name: str, topic: str, slot: str) -> None:
+        self._stream, self.name, self._topic, self._slot = stream, name, topic, slot
         self._url = f"{stream.connect}/connectors/{name}"
 
     def ask(self, what: str) -> None:
@@ -46,6 +47,15 @@ class Connector:
         harness.wait_until(
             lambda: not requests.get(f"{self._url}/status", timeout=30).json()["tasks"],
             f"{self.name} stops", timeout=120,
+        )  # fmt: skip
+
+    def drained(self) -> None:
+        """Wait until it has sent what was written so far."""
+        ((lsn,),) = self._stream.sql("primary", "SELECT pg_current_wal_insert_lsn()::text")
+        sent: LiteralString = "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = %s"
+        harness.wait_until(
+            lambda: self._stream.sql("primary", sent, [lsn, self._slot]) == [(True,)],
+            f"{self.name} has sent all", timeout=900,
         )  # fmt: skip
 
     def taken(self, rows: int) -> float:
@@ -62,7 +72,9 @@ class Connector:
             harness.wait_until(lambda: end() > before + 1000, "it sends", timeout=120)
             began, first = time.monotonic(), end()
             harness.wait_until(lambda: end() >= before + rows, "all is captured", timeout=900)
-            return (time.monotonic() - began) / (before + rows - first) * rows
+            took = (time.monotonic() - began) / (before + rows - first) * rows
+            self.drained()
+            return took
         finally:
             consumer.close()
             self.stop()
@@ -93,7 +105,7 @@ def _peer(stream: Stream, table: Cell, name: str, settings: dict[str, str]) -> C
         ) == [(True,)],
         f"{name} streams", timeout=120,
     )  # fmt: skip
-    return Connector(stream, name, f"{name}.public.{table.table}")
+    return Connector(stream, name, f"{name}.public.{table.table}", name)
 
 
 def _write(stream: Stream, table: Cell) -> None:
@@ -109,17 +121,19 @@ def capture(stack: Stack, folder: Path, rows: int, runs: int) -> dict[str, objec
         stream.sql("primary", table.create)
         stream.cdc("setup")
         stream.cdc("connectors", "apply")
-        found = {"cdc": Connector(stream, f"cdc_{stream.name}", stream.topic)}
+        found = {"cdc": Connector(stream, f"cdc_{stream.name}", stream.topic, f"cdc_{stream.name}")}
         for number, (name, settings) in enumerate(PEERS.items()):
             found[name] = _peer(stream, table, f"peer{number}_{stream.name}", settings)
         took: dict[str, list[float]] = {name: [] for name in found}
         try:
             _write(stream, table)  # makes the topics
             for one in found.values():
+                one.drained()
                 one.stop()
             for run in range(runs + 1):
                 _write(stream, table)
-                for name, one in found.items():
+                turn = run % len(found)
+                for name, one in [*found.items()][turn:] + [*found.items()][:turn]:
                     seconds = one.taken(rows)
                     if run:  # Java's code is compiled as it runs
                         took[name].append(seconds)

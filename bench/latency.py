@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, LiteralString
 
-import capture
+import capturing
 import compare
 import contestants
 import document
@@ -111,7 +111,7 @@ class Latency:
         with psycopg.connect(self.stream.dsn("r1"), autocommit=True) as conn:
             writer.start()
             began, seen = time.monotonic(), first
-            while seen < first + number:
+            while seen < first + number and time.monotonic() < began + 20 * seconds:
                 rows, now = conn.execute(statement, [seen]).fetchall(), time.time()
                 took += [now - at for _, at in rows]
                 seen = rows[-1][0] if rows else seen
@@ -272,7 +272,7 @@ def main() -> None:
         with harness.own_stack(folder / "stack", "--replicas", "1") as stack:
             told = {
                 "machine": servers.machine(stack.primary),
-                "capture": capture.capture(stack, folder / "capture", said.captured, said.runs),
+                "capture": capturing.capture(stack, folder / "capture", said.captured, said.runs),
                 "filling": filling(stack, folder / "filling", said.rows, said.runs),
                 "latency": latency(stack, folder / "latency", said.seconds),
             }

@@ -76,9 +76,9 @@ def test_a_batch_costs_the_same_round_trips_whatever_its_rows(
     conn, applier = applying
     for op, trips in ROUND_TRIPS.items():
         for rows in (2, 2000):
-            conn.execute("TRUNCATE t")
+            conn.execute("TRUNCATE public.t")
             if op != "c":
-                conn.execute("INSERT INTO t SELECT n, '' FROM generate_series(1, %s) n", [rows])
+                conn.execute("INSERT INTO public.t SELECT n, '' FROM generate_series(1, %s) n", [rows])
 
             messages, copied = traced(conn, tmp_path, applier, op, rows)
 

@@ -21,7 +21,7 @@ _HEAD = """## Applying a backlog
 A set of changes was written to the primary once, and is in Kafka, and in a replication slot. Then each contestant
 applied it to the same replica server, by turns: `cdc run --until-caught-up`; PostgreSQL's own apply
 worker; Debezium's JDBC sink {sink}, with `batch.size` 500 and with the best settings found. Thousand rows a second, median
-of {least} to {most} runs where there were several; in brackets the slowest and the fastest. "Against" is how many times as fast this program is.
+of {runs} runs where there were several; in brackets the slowest and the fastest. "Against" is how many times as fast this program is.
 
 | changes | rows | {names} | against PostgreSQL | against the sink |
 |---|---:|{columns}---:|---:|
@@ -61,8 +61,9 @@ def section(told: Mapping[str, Any]) -> str:
     repeated = [len(cell["runs"]["cdc"]) for cell in cells if cell["size"] == "large"]
     head = _HEAD.format(
         sink=told["machine"]["sink"],
-        least=min(repeated),
-        most=max(repeated),
+        runs=min(repeated)
+        if min(repeated) == max(repeated)
+        else f"{min(repeated)} to {max(repeated)}",
         names=" | ".join(_NAMES[name] for name in names),
         columns="---:|" * len(names),
     )

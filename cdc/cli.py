@@ -21,7 +21,7 @@ COMMANDS: Final = (
 class OnDemand(click.Group):
     """A group that imports a command when it is asked for.
 
-    What one command needs (SQLAlchemy, structlog, librdkafka) takes another half a second to import.
+    What one command needs (SQLAlchemy, requests, librdkafka) takes another half a second to import.
     """
 
     def list_commands(self, _ctx: click.Context) -> list[str]:

@@ -7,16 +7,16 @@ far; what does all the same, in the message of a library, is masked here.
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 import logging
 import re
 import sys
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Collection
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
-import structlog
 from psycopg import conninfo
-from structlog.stdlib import ProcessorFormatter
 
 from cdc import postgres, secrecy
 from cdc.config import Config
@@ -44,27 +44,8 @@ def configure(verbose: int, form: Format = "console", hidden: Collection[str] = 
 
     `hidden` are values that are masked wherever they appear.
     """
-
-    def mask(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-        return {k: redacted(v, hidden) if isinstance(v, str) else v for k, v in event.items()}
-
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        ProcessorFormatter(
-            foreign_pre_chain=[
-                structlog.stdlib.add_log_level,
-                structlog.stdlib.add_logger_name,
-                structlog.stdlib.ExtraAdder(),
-            ],
-            processors=[
-                ProcessorFormatter.remove_processors_meta,
-                structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%S.%fZ", utc=True),
-                structlog.processors.format_exc_info,
-                mask,
-                *([_ecs, structlog.processors.JSONRenderer()] if form == "json" else [_line]),
-            ],
-        )
-    )
+    handler.setFormatter(_Ecs(hidden) if form == "json" else _People(hidden))
     root = logging.getLogger("cdc")
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
@@ -73,26 +54,49 @@ def configure(verbose: int, form: Format = "console", hidden: Collection[str] = 
     logging.getLogger(BATCHES).setLevel(logging.INFO if each else logging.WARNING)
 
 
-def _ecs(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Give what every line has its name in ECS; what a line has of its own has it already."""
-    named = {
-        "@timestamp": event.pop("timestamp"),
-        "log.level": event.pop("level"),
-        "message": event.pop("event"),
-        "ecs.version": "8.11",
-        "service.name": "cdc",
-        "log.logger": event.pop("logger"),
-    }
-    if "exception" in event:
-        named["error.stack_trace"] = event.pop("exception")
-    return named | dict(event)
+#: What every record of the library has; whatever else one has was given with `extra`.
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-def _line(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
-    """Return a line for people: when, how grave, what."""
-    at = f"{event['timestamp'][:19]}Z"
-    line = f"{at} {event['level'].upper():<7} {event['event']}"
-    return f"{line}\n{event['exception']}" if "exception" in event else line
+class _People(logging.Formatter):
+    """A line for people: when, how grave, what."""
+
+    def __init__(self, hidden: Collection[str]) -> None:
+        super().__init__()
+        self.hidden = hidden
+
+    def format(self, record: logging.LogRecord) -> str:
+        lines = [f"{_moment(record)[:19]}Z {record.levelname:<7} {record.getMessage()}"]
+        if record.exc_info:
+            lines.append(self.formatException(record.exc_info))
+        return redacted("\n".join(lines), self.hidden)
+
+
+class _Ecs(_People):
+    """A JSON object: what every line has under its name in ECS; what a line has of its own has one already."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        named: dict[str, Any] = {
+            "@timestamp": _moment(record),
+            "log.level": record.levelname.lower(),
+            "message": record.getMessage(),
+            "ecs.version": "8.11",
+            "service.name": "cdc",
+            "log.logger": record.name,
+        }
+        if record.exc_info:
+            named["error.stack_trace"] = self.formatException(record.exc_info)
+        named |= {key: value for key, value in vars(record).items() if key not in _OWN}
+        masked = {
+            key: redacted(value, self.hidden) if isinstance(value, str) else value
+            for key, value in named.items()
+        }
+        return json.dumps(masked, default=repr)
+
+
+def _moment(record: logging.LogRecord) -> str:
+    at = dt.datetime.fromtimestamp(record.created, dt.UTC)
+    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def redacted(text: str, hidden: Collection[str] = ()) -> str:

@@ -8,10 +8,10 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 #: Work shorter than this shows nothing at all.
 QUIET_SECONDS = 2.0
@@ -78,8 +78,7 @@ class CopyProgress:
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._said_at = self._started
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
+        self._bar: tuple[Progress, TaskID] | None = None
         self.done = Tally()
 
     def __enter__(self) -> Self:
@@ -94,7 +93,7 @@ class CopyProgress:
         with self._lock:
             if self._bar is not None:
                 self._show()
-                self._bar.stop()
+                self._bar[0].stop()
 
     @property
     def seconds(self) -> float:
@@ -111,16 +110,25 @@ class CopyProgress:
         said = self._say(self.done, self._total, self.seconds)
         if sys.stderr.isatty():
             if self._bar is None:
-                self._bar = Progress(
-                    TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
-                    TextColumn("{task.fields[said]}"), console=Console(stderr=True),
-                )  # fmt: skip
-                self._task = self._bar.add_task(self._label, total=max(1, self._total), said=said)
-                self._bar.start()
-            self._bar.update(self._task, completed=self.done.weight, said=said)
+                self._bar = self._begun(said)
+            bar, task = self._bar
+            bar.update(task, completed=self.done.weight, said=said)
             return
         now = time.monotonic()
         if now - self._said_at >= _LINE_EVERY:
             self._said_at = now
             share = 100 * self.done.weight // max(1, self._total)
             print(f"{self._label}: {share} %, {said}", file=sys.stderr, flush=True)
+
+    def _begun(self, said: str) -> tuple[Progress, TaskID]:
+        # Every daemon imports this module, and none has a terminal: rich would take 5 MiB of each.
+        from rich.console import Console  # noqa: PLC0415 -- as said
+        from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415 -- as said
+
+        bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[said]}"), console=Console(stderr=True),
+        )  # fmt: skip
+        task = bar.add_task(self._label, total=max(1, self._total), said=said)
+        bar.start()
+        return bar, task

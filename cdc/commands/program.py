@@ -30,7 +30,7 @@ def run(command: click.Command, name: str, trouble: int | None = None) -> NoRetu
         error.show()
         sys.exit(2)
     except Exception:  # noqa: BLE001 -- the one place where a defect becomes an exit code
-        from cdc import logs  # noqa: PLC0415 -- structlog takes its time, and few programs get here
+        from cdc import logs  # noqa: PLC0415 -- it imports much, and few programs get here
 
         click.echo(logs.redacted(traceback.format_exc()), err=True, nl=False)
         click.echo(

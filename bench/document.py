@@ -84,7 +84,7 @@ Kafka to its last, median of {runs} runs by turns on one worker, after one that 
 ## From commit to replica
 
 Transactions of one row, at 20, 50 and 80 percent of what capture takes of them on this machine ({capacity:,.0f} a second,
-warm, written as fast as the primary could): milliseconds from the row's own `clock_timestamp()` to when a reader who looked each 2 ms
+warm, written as fast as the primary could): milliseconds, the primary's flush included, from the row's own `clock_timestamp()` to when a reader who looked each 2 ms
 saw it on the replica. The primary, who writes, Kafka, Kafka Connect, the daemon and the replica share the {processor}.
 
 | asked a second | reached | p50 | p95 | p99 | most |

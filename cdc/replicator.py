@@ -105,7 +105,9 @@ class Replicator:
             try:
                 turn = self._turn(conn)
                 try:
-                    return self._follow(turn, until)
+                    read = Reading(self._source, turn.decode)
+                    with conn.working(read.ahead):
+                        return self._follow(turn, read, until)
                 except Held as held:
                     self._wait_for_copy(turn, held.table)
             except (Resume, Torn) as later:
@@ -179,16 +181,8 @@ class Replicator:
         elif not self._refused:
             self._teller.applying(turn.conn)
 
-    def _follow(self, turn: Turn, until: int | None) -> bool:
+    def _follow(self, turn: Turn, read: Reading, until: int | None) -> bool:
         """Apply until stopped (returns True) or a commit after `until` is applied (True)."""
-        read = Reading(self._source, turn.decode)
-        turn.conn.meanwhile = read.ahead
-        try:
-            return self._follow_read(turn, read, until)
-        finally:
-            turn.conn.meanwhile = None
-
-    def _follow_read(self, turn: Turn, read: Reading, until: int | None) -> bool:
         while not self._stop.is_set():
             if until is not None and turn.position.applied_lsn > until:
                 log.info("caught up with LSN %s", lsns.show(until))

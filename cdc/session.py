@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import psycopg
@@ -30,6 +31,15 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
     """
 
     meanwhile: Callable[[], bool] | None = None
+
+    @contextlib.contextmanager
+    def working(self, meanwhile: Callable[[], bool]) -> Iterator[None]:
+        """Do so in the body."""
+        self.meanwhile = meanwhile
+        try:
+            yield
+        finally:
+            self.meanwhile = None
 
     def wait(self, gen: PQGen[R], *args: Any, **kwargs: Any) -> R:
         """Wait as psycopg does, and work meanwhile."""

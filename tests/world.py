@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import json
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
@@ -121,6 +121,12 @@ class Connection:
     @property
     def closed(self) -> bool:
         return not self.alive
+
+    @contextlib.contextmanager
+    def working(self, meanwhile: Callable[[], bool]) -> Iterator[None]:
+        """Read nothing ahead: a log here is shorter than one read."""
+        assert not meanwhile()
+        yield
 
     def close(self) -> None:
         """Go away, as the client does."""

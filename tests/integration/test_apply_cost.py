@@ -78,7 +78,9 @@ def test_a_batch_costs_the_same_round_trips_whatever_its_rows(
         for rows in (2, 2000):
             conn.execute("TRUNCATE public.t")
             if op != "c":
-                conn.execute("INSERT INTO public.t SELECT n, '' FROM generate_series(1, %s) n", [rows])
+                conn.execute(
+                    "INSERT INTO public.t SELECT n, '' FROM generate_series(1, %s) n", [rows]
+                )
 
             messages, copied = traced(conn, tmp_path, applier, op, rows)
 

@@ -31,7 +31,14 @@ def programs(version: str) -> Path:
 @contextlib.contextmanager
 def server(folder: Path, version: str) -> Iterator[PostgresServer]:
     """Run a server of its own as `cdc local` runs one."""
-    found = programs(version)
+    with contextlib.ExitStack() as around:
+        # What is of another version than the stack is not where the stack's programs are.
+        around.enter_context(pytest.MonkeyPatch.context()).delenv("CDC_PG_BIN", raising=False)
+        yield around.enter_context(_running(folder, programs(version)))
+
+
+@contextlib.contextmanager
+def _running(folder: Path, found: Path) -> Iterator[PostgresServer]:
     layout = Layout(folder)
     layout.create()
     folder.parent.chmod(0o755)  # PostgreSQL's user must get through

@@ -23,6 +23,7 @@ from cdc.ledger import Gap, Ledger
 from cdc.lookahead import Lookahead, Resume
 from cdc.names import TableName
 from cdc.position import Coverage, Fenced, Position
+from cdc.reading import Reading
 from cdc.replicator import Replicator
 from cdc.writing import Turn
 
@@ -197,7 +198,7 @@ def test_the_pause_grows_until_something_is_applied(monkeypatch: pytest.MonkeyPa
     trouble = Unreachable("no answer", safe="", next="")
     outcomes: Iterator[CdcError | None] = iter([trouble, trouble, trouble, None, trouble])
 
-    def follow(turn: Turn, _until: int | None) -> bool:
+    def follow(turn: Turn, _read: Reading, _until: int | None) -> bool:
         if (outcome := next(outcomes, ...)) is ...:
             daemon._stop.set()
         elif outcome is None:
@@ -213,7 +214,9 @@ def test_the_pause_grows_until_something_is_applied(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("cdc.policy.pause", pause)
     monkeypatch.setattr("cdc.position.advance", lambda _conn, at, *_rest: at)
-    monkeypatch.setattr(daemon, "_session", lambda: contextlib.nullcontext(mock.Mock(closed=False)))
+    monkeypatch.setattr(
+        daemon, "_session", lambda: contextlib.nullcontext(mock.MagicMock(closed=False))
+    )
     monkeypatch.setattr(daemon, "_turn", lambda _conn: new_turn())
     monkeypatch.setattr(daemon, "_follow", follow)
     daemon._source = mock.Mock()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import signal
 import statistics
 import subprocess
 import tempfile
@@ -275,6 +276,7 @@ def main() -> None:
         "--parts", nargs="+", choices=PARTS, default=PARTS, help="measure only these"
     )
     said = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave nothing running
     told = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     with tempfile.TemporaryDirectory(prefix="cdc-bench-") as name:
         folder = Path(name)

@@ -7,7 +7,6 @@ to it included, runs on it. It writes bench/results/road.json and docs/performan
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import signal
 import statistics
@@ -15,7 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -205,26 +204,18 @@ def _beside(stream: Stream) -> str:
     return conninfo.make_conninfo(stream.dsn("r1"), dbname=name)
 
 
-@contextlib.contextmanager
-def _timed(took: list[float]) -> Iterator[None]:
-    began = time.monotonic()
-    yield
-    took.append(time.monotonic() - began)
-
-
 def _ours(stream: Stream) -> float:
-    took: list[float] = []
-    with _timed(took):
-        stream.cdc("bootstrap", "-r", "r1", "--jobs", str(JOBS), timeout=1800)
-    return took[0]
+    began = time.monotonic()
+    stream.cdc("bootstrap", "-r", "r1", "--jobs", str(JOBS), timeout=1800)
+    return time.monotonic() - began
 
 
 def _pg_dump(stream: Stream, folder: Path) -> float:
     """Dump into a folder, then restore, as both programs do it with several jobs."""
     ((version,),) = stream.sql("primary", "SELECT current_setting('server_version_num')::int")
     programs, target = clients.find(version), _beside(stream)
-    took: list[float] = []
-    with tempfile.TemporaryDirectory(dir=folder) as dump, _timed(took):
+    with tempfile.TemporaryDirectory(dir=folder) as dump:
+        began = time.monotonic()
         jobs = ["-Fd", f"-j{JOBS}"]
         subprocess.run(
             [programs.pg_dump, *jobs, "-n", "public", "-Z0", "-f", f"{dump}/all", stream.primary],
@@ -235,7 +226,7 @@ def _pg_dump(stream: Stream, folder: Path) -> float:
              "-d", target, f"{dump}/all"],
             check=False, stderr=subprocess.DEVNULL,  # the schema public is there already
         )  # fmt: skip
-    return took[0]
+        return time.monotonic() - began
 
 
 def _subscription(stream: Stream, tables: Sequence[Cell]) -> float:
@@ -247,22 +238,20 @@ def _subscription(stream: Stream, tables: Sequence[Cell]) -> float:
     publication = sql.Identifier(f"cdc_{stream.name}")
     for table in tables:
         harness.rows(target, table.create)
-    took: list[float] = []
-    with _timed(took):
-        harness.rows(
-            target,
-            sql.SQL("CREATE SUBSCRIPTION bench CONNECTION {} PUBLICATION {}").format(
-                sql.Literal(conninfo.make_conninfo("", **primary, password=secret)), publication
-            ),
-        )
-        ready: LiteralString = (
-            "SELECT count(*) = %s FROM pg_subscription_rel WHERE srsubstate = 'r'"
-        )
-        harness.wait_until(
-            lambda: harness.rows(target, ready, [len(tables)]) == [(True,)], "all is copied", 1800
-        )
+    began = time.monotonic()
+    harness.rows(
+        target,
+        sql.SQL("CREATE SUBSCRIPTION bench CONNECTION {} PUBLICATION {}").format(
+            sql.Literal(conninfo.make_conninfo("", **primary, password=secret)), publication
+        ),
+    )
+    ready: LiteralString = "SELECT count(*) = %s FROM pg_subscription_rel WHERE srsubstate = 'r'"
+    harness.wait_until(
+        lambda: harness.rows(target, ready, [len(tables)]) == [(True,)], "all is copied", 1800
+    )
+    took = time.monotonic() - began
     harness.rows(target, "DROP SUBSCRIPTION bench")
-    return took[0]
+    return took
 
 
 def main() -> None:

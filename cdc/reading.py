@@ -99,9 +99,7 @@ class Reading:
         self._decode = decode
         self._last = Block(Events(iter(())), 0, full=False)  # the one that was given last
         self._blocks: deque[Block] = deque()
-        self._held = 0
         self._raised: Exception | None = None
-        self._behind = False  # as far as was read
 
     def next(self) -> Block:
         """Return what is there, waiting a moment for it; raises what the source does.
@@ -110,7 +108,6 @@ class Reading:
         """
         if self._blocks:
             self._last = self._blocks.popleft()
-            self._held -= self._last.size
         elif self._raised is not None:
             raise self._raised
         else:
@@ -123,25 +120,25 @@ class Reading:
         What the source raises comes when what was read before was taken.
         """
         newest = self._blocks[-1] if self._blocks else self._last
-        if not self._behind or self._held >= _AHEAD or newest.large:
+        held = sum([block.size for block in self._blocks])
+        if self._raised is not None or not newest.full or newest.large or held >= _AHEAD:
             return False
         newest.events.complete()
         try:
             block = self._read(0)
         except Exception as error:  # noqa: BLE001 -- raised by `next`, in its turn
-            self._raised, self._behind = error, False
+            self._raised = error
             return False
         if not block.large:
             block.events.complete()
         self._blocks.append(block)
-        self._held += block.size
         return True
 
     def _read(self, patience: float) -> Block:
         records = deque(self._source.read(_RECORDS, patience))
-        self._behind = len(records) == _RECORDS
         size = sum([len(record.value or b"") + _BESIDE for record in records])
-        return Block(Events(_events(records, self._decode)), size, self._behind)
+        full = len(records) == _RECORDS
+        return Block(Events(_events(records, self._decode)), size, full)
 
 
 def _events(records: deque[Record], decode: Decode) -> Iterator[Found]:

@@ -86,10 +86,9 @@ def check_done(conn: psycopg.Connection[Any], steps: Iterable[Step], where: str)
 
 def script(conn: psycopg.Connection[Any], steps: Iterable[Step], where: str) -> str:
     """Return the steps as a script for psql, which ends without a change in any other database."""
-    row = conn.execute(
+    ((database, system),) = conn.execute(
         "SELECT current_database()::text, system_identifier FROM pg_control_system()"
-    ).fetchone()
-    database, system = row or (conn.info.dbname, None)
+    ).fetchall()
     here = _HERE.format(
         database=sql.Literal(database),
         system=sql.Literal(system),

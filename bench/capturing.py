@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import contestants
 import harness
 import psycopg
 import requests
@@ -18,9 +19,6 @@ from cells import Cell
 from confluent_kafka import Consumer, TopicPartition
 from harness import Stack, Stream
 from psycopg import sql
-
-#: What a definition needs in any case.
-_NEEDED = ("database.", "publication.")
 
 #: Seconds without a record after which a connector has sent all. The shipped one's heartbeats come more seldom.
 _QUIET = 1.5
@@ -87,30 +85,7 @@ class Connector:
 
 
 def _peer(stream: Stream, table: Cell, name: str, settings: dict[str, str]) -> Connector:
-    """Start Debezium's own connector with what it needs and `settings`."""
-    ours = requests.get(f"{stream.connect}/connectors/cdc_{stream.name}/config", timeout=60).json()
-    config = {key: value for key, value in ours.items() if key.startswith(_NEEDED)} | {
-        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
-        "tasks.max": "1",
-        "topic.prefix": name,
-        "plugin.name": "pgoutput",
-        "slot.name": name,
-        "snapshot.mode": "no_data",
-        "topic.creation.default.partitions": "1",
-        "topic.creation.default.replication.factor": "1",
-        "key.converter": "org.apache.kafka.connect.json.JsonConverter",
-        "value.converter": "org.apache.kafka.connect.json.JsonConverter",
-        **settings,
-    }
-    requests.put(
-        f"{stream.connect}/connectors/{name}/config", json=config, timeout=60
-    ).raise_for_status()
-    harness.wait_until(
-        lambda: stream.sql(
-            "primary", "SELECT active FROM pg_replication_slots WHERE slot_name = %s", [name]
-        ) == [(True,)],
-        f"{name} streams", timeout=120,
-    )  # fmt: skip
+    contestants.start_stock(stream, name, settings)
     return Connector(stream, name, f"{name}.public.{table.table}")
 
 

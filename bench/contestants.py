@@ -216,27 +216,35 @@ def start_source(stream: Stream) -> str:
     """Start Debezium's stock connector for the sink's topics; return its slot."""
     ours = requests.get(f"{stream.connect}/connectors/cdc_{stream.name}/config", timeout=60).json()
     name = source_prefix(stream)
-    kept = {key: value for key, value in ours.items() if key.startswith("database.")}
-    kept |= {
-        key: ours[key] for key in ("publication.name", "heartbeat.action.query", "poll.interval.ms")
+    own = {key: ours[key] for key in ("heartbeat.action.query", "poll.interval.ms")}
+    # The sink has no use for tombstones.
+    start_stock(
+        stream, name, own | {"tombstones.on.delete": "false", "heartbeat.interval.ms": "2000"}
+    )
+    return name
+
+
+def start_stock(stream: Stream, name: str, settings: dict[str, str]) -> None:
+    """Start Debezium's stock connector of that name, prefix and slot, with what it needs and `settings`."""
+    ours = requests.get(f"{stream.connect}/connectors/cdc_{stream.name}/config", timeout=60).json()
+    needed = {
+        key: value for key, value in ours.items() if key.startswith(("database.", "publication."))
     }
     answer = requests.put(
         f"{stream.connect}/connectors/{name}/config",
         json={
-            **kept,
+            **needed,
             "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
             "tasks.max": "1",
             "topic.prefix": name,
             "plugin.name": "pgoutput",
             "slot.name": name,
-            "publication.autocreate.mode": "disabled",
             "snapshot.mode": "no_data",
-            "tombstones.on.delete": "false",  # the sink has no use for them
-            "heartbeat.interval.ms": "2000",
             "topic.creation.default.partitions": "1",
             "topic.creation.default.replication.factor": "1",
             "key.converter": "org.apache.kafka.connect.json.JsonConverter",
             "value.converter": "org.apache.kafka.connect.json.JsonConverter",
+            **settings,
         },
         timeout=60,
     )
@@ -245,7 +253,6 @@ def start_source(stream: Stream) -> str:
     harness.wait_until(
         lambda: stream.sql("primary", active, [name]) == [(True,)], f"{name} streams", timeout=120
     )
-    return name
 
 
 def password(stream: Stream, end: str) -> str:

@@ -137,13 +137,16 @@ class Witness:
 
 
 @contextlib.contextmanager
-def filled(stack: Stack, folder: Path, tables: LiteralString) -> Iterator[Witness]:
+def filled(
+    stack: Stack, folder: Path, tables: LiteralString, *, least_roles: bool = False
+) -> Iterator[Witness]:
     """Give a stream whose replica r1 is filled and has caught up; r2 is set up only.
 
-    Its heartbeats are ten minutes apart: only what a test writes moves a position. What is missing is
-    not waited for long: where it comes again, it is there when a daemon starts.
+    With `least_roles` its roles are its own, else the stack's. Its heartbeats are ten minutes apart: only
+    what a test writes moves a position. What is missing is not waited for long: where it comes again, it
+    is there when a daemon starts.
     """
-    with harness.stream(stack, folder) as stream:
+    with harness.stream(stack, folder, least_roles=least_roles) as stream:
         text = stream.config.read_text(encoding="utf-8")
         text = text.replace("[connect]\n", '[connect]\nheartbeat = "10m"\n')
         text += '\n[apply]\nmissing_timeout = "1s"\n'

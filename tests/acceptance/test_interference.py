@@ -40,8 +40,12 @@ NAMES = ["app.t", "app.bare", "app.loud", "app.hidden"]
 
 @pytest.fixture(scope="module")
 def witness(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Witness]:
-    """Give a stream whose replica r1 is filled and has caught up; r2 is set up only."""
-    with refusals.filled(stack, tmp_path_factory.mktemp("interference"), TABLES) as found:
+    """Give a stream whose replica r1 is filled and has caught up; r2 is set up only.
+
+    `cdc setup` lets its daemon's role see what row security hides: that must be no role of others.
+    """
+    folder = tmp_path_factory.mktemp("interference")
+    with refusals.filled(stack, folder, TABLES, least_roles=True) as found:
         yield found
 
 

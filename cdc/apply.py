@@ -1,7 +1,7 @@
 """Apply a batch to the replica, inside the transaction that also moves the position.
 
-Sets first: rows go through COPY, one statement per table and kind of change, and each statement's
-row count must be what the net change says. A table whose changes PostgreSQL refuses on that path is
+Sets first, unless there are only a few rows: they go through COPY, one statement per table and kind of change,
+and each statement's row count must be what the net change says. A table whose changes PostgreSQL refuses on that path is
 written event by event in source order (`replay`): all begins again from a savepoint before the first
 statement.
 """
@@ -17,12 +17,17 @@ from psycopg import sql
 
 from cdc import changes, policy, statements
 from cdc.catalog import Table
-from cdc.changes import Key, RowCounts, TableChanges
+from cdc.changes import Key, KeyChange, RowCounts, TableChanges, Truncate
+from cdc.errors import ApplyRefused
 from cdc.events import Change, Row, Value
 from cdc.names import TableName
 from cdc.position import Written
 from cdc.replay import Replay
 from cdc.targets import Targets
+
+#: Rows that are written one by one at first: for so few, COPY into a staging table costs more than it saves
+#: (docs/decisions.md, "Few rows").
+_FEW = 5
 
 
 class Mismatch(Exception):  # noqa: N818 -- asks for the row-by-row path, which names the row
@@ -54,11 +59,26 @@ class Applier:
         Raises SchemaMismatch, ApplyRefused, or psycopg's error where trying again may help.
         """
         self._targets.learn(batch)
+        few = changes.events(batch) if len(batch) <= _FEW else []
+        if len(few) == 1:
+            return self._replay.write(few[0])
         self._conn.execute("SAVEPOINT cdc_batch")
+        written = self._write_few(few) if few else None
         alone: set[TableName] = set()
-        while (written := self._attempt(batch, alone)) is None:
+        while written is None and (written := self._attempt(batch, alone)) is None:
             self._conn.execute("ROLLBACK TO SAVEPOINT cdc_batch")
         self._conn.execute("RELEASE SAVEPOINT cdc_batch")
+        return written
+
+    def _write_few(self, events: Sequence[Change | KeyChange | Truncate]) -> Written | None:
+        """Write events one by one; None if one is refused: together they may be taken."""
+        written = Written()
+        try:
+            for event in events:
+                written += self._replay.write(event)
+        except ApplyRefused:
+            self._conn.execute("ROLLBACK TO SAVEPOINT cdc_batch")
+            return None
         return written
 
     def _attempt(self, batch: Sequence[Change], alone: set[TableName]) -> Written | None:

@@ -131,6 +131,12 @@ class Buffer:
         self.rows += len(rows)
         self.size += sum([row.size for row in rows])
 
+    def append(self, end: End, rows: list[Change]) -> None:
+        """Take a whole transaction, whose rows fit, while none is open."""
+        self.whole.append(Transaction(end, rows, None))
+        self.rows += len(rows)
+        self.size += sum([row.size for row in rows])
+
     def drop_open(self) -> None:
         self.rows -= len(self.open)
         self.size -= sum(_held(change) for change in self.open)

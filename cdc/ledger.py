@@ -55,6 +55,16 @@ class Open:
         name = f"{table.schema}.{table.name}"
         self.counts[name] = self.counts.get(name, 0) + rows
 
+    def continues(self, rows: Sequence[Change]) -> bool:
+        """Count rows if each is the next."""
+        total = self.total + len(rows)
+        if [row.order for row in rows] != [*range(self.total + 1, total + 1)]:
+            return False
+        self.total = total
+        for table, its in itertools.groupby(rows, operator.attrgetter("table")):
+            self.count(table, len([*its]))
+        return True
+
 
 class Apply(msgspec.Struct, frozen=True, gc=False):  # as `Change` is: one is made per row
     """A row event of a transaction that is not a duplicate."""
@@ -148,12 +158,16 @@ class Ledger:
         opened = self._open.get(rows[0].txid)
         if opened is None or opened.verdict is Verdict.DUPLICATE or opened.torn:
             return False
-        total = opened.total + len(rows)
-        if [row.order for row in rows] != [*range(opened.total + 1, total + 1)]:
+        return opened.continues(rows)
+
+    def links(self, begin: Begin, rows: Sequence[Change], end: End) -> bool:
+        """Account for a transaction that is whole and plainly the next link; else as `continues`."""
+        if self._open or not self.ring or begin.previous != self.applied or end.lsn <= self.applied:
             return False
-        opened.total = total
-        for table, its in itertools.groupby(rows, operator.attrgetter("table")):
-            opened.count(table, len([*its]))
+        opened = Open(begin.txid, Verdict.NEW, begin.previous)
+        if not opened.continues(rows) or (end.total, end.counts) != (opened.total, opened.counts):
+            return False
+        self._link(end)
         return True
 
     def follows(self, event: Begin) -> bool:
@@ -262,9 +276,12 @@ class Ledger:
                 offset=event.offset,
                 lsn=event.lsn,
             )
-        self.applied = event.lsn
-        self.ring.append((event.txid, event.lsn))
+        self._link(event)
         return Commit(event, contained=False)
+
+    def _link(self, end: End) -> None:
+        self.applied = end.lsn
+        self.ring.append((end.txid, end.lsn))
 
     def _accepted(self) -> list[Open]:
         """Return the open transactions whose rows count; in sound order there is at most one."""

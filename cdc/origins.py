@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 import msgspec
@@ -19,6 +20,7 @@ class Origin(msgspec.Struct, frozen=True):
     timeline: int
 
 
+@functools.lru_cache(maxsize=64)  # each transaction says it, and nearly each the same
 def parse(header: bytes | None) -> Origin | None:
     """Read the header; None where there is none, ValueError where it says something else."""
     if header is None:

@@ -64,6 +64,11 @@ class Position:
     generation: int
     applied_ms: int | None = None
 
+    @property
+    def origin(self) -> Origin:
+        """The server, and its timeline, whose commits it counts."""
+        return Origin(self.system_id, self.timeline)
+
 
 #: Of a table in cdc.tables; `cdc.filling` tells what each means.
 State = Literal["registered", "copying", "copied"]

@@ -7,12 +7,13 @@ next. Caught up it reads nothing ahead, and what arrives is taken at once.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import deque
 from collections.abc import Iterator
 
 from cdc.decoding import Decode
 from cdc.errors import BrokenStream, MalformedRecord
-from cdc.events import Change, Event, Record
+from cdc.events import Begin, Change, End, Event, Record
 from cdc.ledger import Gap
 from cdc.source import Source
 
@@ -42,7 +43,19 @@ class Failed:
     offset: int
 
 
-Found = Event | list[Change] | Failed
+@dataclasses.dataclass(frozen=True, slots=True)
+class Whole:
+    """A transaction of rows alone, all of which follow each other in one block: most are."""
+
+    begin: Begin
+    rows: list[Change]
+    end: End
+
+    def __iter__(self) -> Iterator[Event]:
+        return itertools.chain((self.begin,), self.rows, (self.end,))
+
+
+Found = Event | list[Change] | Whole | Failed
 
 
 class Events:
@@ -76,7 +89,7 @@ def _raising(error: Exception) -> Iterator[Found]:
 class Block:
     """What one read gave, of `size` bytes; `full` tells that it gave what was asked for, so more may be there.
 
-    Rows of one transaction that follow each other stand in one list, while they are small.
+    Rows of one transaction that follow each other stand in one list, or in a Whole, while they are small.
     """
 
     events: Events
@@ -143,6 +156,7 @@ class Reading:
 
 def _events(records: deque[Record], decode: Decode) -> Iterator[Found]:
     """Yield what the records say; ends with what fails."""
+    begin: Begin | None = None  # with which `rows` begin, where it is not yielded yet
     rows: list[Change] = []
     size = 0
     while records:
@@ -150,22 +164,39 @@ def _events(records: deque[Record], decode: Decode) -> Iterator[Found]:
         try:
             decoded = decode(record)
         except (MalformedRecord, BrokenStream, Gap) as trouble:
-            if rows:
-                yield rows
+            yield from _waiting(begin, rows)
             yield Failed(trouble, record.offset)
             return
+        except Exception:
+            yield from _waiting(begin, rows)
+            raise
         for event in decoded:
-            same = bool(rows) and isinstance(event, Change) and event.txid == rows[0].txid
-            if rows and not same:
-                yield rows
-                rows, size = [], 0
-            if not isinstance(event, Change):
-                yield event
+            if isinstance(event, Change):
+                txid = rows[0].txid if rows else event.txid if begin is None else begin.txid
+                if event.txid != txid:
+                    yield from _waiting(begin, rows)
+                    begin, rows, size = None, [], 0
+                rows.append(event)
+                size += event.size
+                if size >= _LARGE:
+                    yield from _waiting(begin, rows)
+                    begin, rows, size = None, [], 0
                 continue
-            rows.append(event)
-            size += event.size
-            if size >= _LARGE:
-                yield rows
-                rows, size = [], 0
+            if begin and rows and isinstance(event, End) and event.txid == begin.txid:
+                yield Whole(begin, rows, event)
+                begin, rows, size = None, [], 0
+                continue
+            yield from _waiting(begin, rows)
+            begin, rows, size = None, [], 0
+            if isinstance(event, Begin):
+                begin = event
+            else:
+                yield event
+    yield from _waiting(begin, rows)
+
+
+def _waiting(begin: Begin | None, rows: list[Change]) -> Iterator[Found]:
+    if begin is not None:
+        yield begin
     if rows:
         yield rows

@@ -7,7 +7,7 @@ offset.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -30,6 +30,7 @@ class Replay:
     def __init__(self, conn: psycopg.Connection[Any], targets: Targets) -> None:
         self._conn = conn
         self._targets = targets
+        self._texts: dict[tuple[Any, ...], tuple[Table, bytes]] = {}
 
     def write(self, event: Change | KeyChange | Truncate) -> Written:
         """Write one event; ApplyRefused, or psycopg's error where trying again may help."""
@@ -70,7 +71,7 @@ class Replay:
         row = change.after or {}
         if UNCHANGED in row.values():
             raise self._targets.refused(change, "an inserted row came without all its values")
-        self._raw(statements.insert_one(table), [row[c] for c in table.columns])
+        self._raw(self._text(statements.insert_one, table), [row[c] for c in table.columns])
         return Written(rows=1)
 
     def _update(self, change: Change) -> Written:
@@ -89,7 +90,9 @@ class Replay:
 
     def _delete(self, change: Change) -> Written:
         table = self._targets[change.table]
-        found = self._raw(statements.delete_one(table), changes.key_of(change, table.key))
+        found = self._raw(
+            self._text(statements.delete_one, table), changes.key_of(change, table.key)
+        )
         if found > 1:
             raise self._targets.refused(change, f"a delete found {found} rows instead of one")
         return Written(rows=1, unmatched_deletes=1 - found)
@@ -124,7 +127,7 @@ class Replay:
                 )
         if after is not None:
             row = dict(zip(columns, after, strict=True))
-            self._raw(statements.insert_one(table), [row[c] for c in table.columns])
+            self._raw(self._text(statements.insert_one, table), [row[c] for c in table.columns])
         return Written(rows=1)
 
     def _truncate(self, tables: tuple[TableName, ...]) -> Written:
@@ -144,14 +147,26 @@ class Replay:
         fixed = [c for c in columns if c in table.identity_always]
         values = [*(row[c] for c in columns), *key]
         if fixed and self._raw(
-            statements.differs_one(table, fixed), [*(row[c] for c in fixed), *key]
+            self._text(statements.differs_one, table, fixed), [*(row[c] for c in fixed), *key]
         ):
-            return self._raw(statements.rewrite_one(table, columns), values)
+            return self._raw(self._text(statements.rewrite_one, table, columns), values)
         free = [c for c in columns if c not in fixed]
         if not free:
-            return self._raw(statements.rewrite_one(table, columns), values)
-        return self._raw(statements.update_one(table, free), [*(row[c] for c in free), *key])
+            return self._raw(self._text(statements.rewrite_one, table, columns), values)
+        return self._raw(
+            self._text(statements.update_one, table, free), [*(row[c] for c in free), *key]
+        )
 
-    def _raw(self, statement: sql.Composed, values: Sequence[Value]) -> int:
+    def _text(
+        self, make: Callable[..., sql.Composed], table: Table, *columns: Sequence[str]
+    ) -> bytes:
+        """Return the statement that `make` makes; making it anew would cost as much as running it."""
+        asked = (make, table.name, *map(tuple, columns))
+        known = self._texts.get(asked)
+        if known is None or known[0] is not table:  # the table was read again since
+            self._texts[asked] = known = (table, make(table, *columns).as_bytes(self._conn))
+        return known[1]
+
+    def _raw(self, statement: bytes, values: Sequence[Value]) -> int:
         with psycopg.RawCursor(self._conn) as cursor:
             return cursor.execute(statement, values).rowcount

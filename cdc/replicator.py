@@ -32,9 +32,8 @@ from cdc.keeper import Keeper
 from cdc.ledger import Gap, Ledger
 from cdc.lookahead import Lookahead, Resume
 from cdc.names import TableName
-from cdc.origins import Origin
 from cdc.position import Fenced, HeartbeatContent, Written
-from cdc.reading import Reading, Trouble
+from cdc.reading import Reading, Trouble, Whole
 from cdc.session import Session
 from cdc.source import PARTITION, Source
 from cdc.strangers import Strangers
@@ -194,11 +193,11 @@ class Replicator:
             for found in block.events:
                 if isinstance(found, reading.Failed):
                     self._broken(turn, found.trouble, found.offset)
-                elif not isinstance(found, list):
+                elif not isinstance(found, list | Whole):
                     self._take(turn, found)
                 elif not turn.take(found):
-                    for row in found:
-                        self._take(turn, row)
+                    for event in found:
+                        self._take(turn, event)
             self._gauge.pending(turn.pending)
             if not block.full:  # else more is there, and larger batches cost less a row
                 self._flush(turn)
@@ -273,7 +272,7 @@ class Replicator:
             origin = heartbeat.origin
         else:
             return None
-        if origin not in (None, Origin(turn.position.system_id, turn.position.timeline)):
+        if origin not in (None, turn.position.origin):
             self._flush(turn)
             turn.position = self._succession.follow(turn.position, turn.holds, origin, event.lsn)
         return heartbeat

@@ -25,6 +25,7 @@ from cdc.ledger import Ledger
 from cdc.lookahead import Lookahead
 from cdc.names import TableName
 from cdc.position import Fenced, Position
+from cdc.reading import Whole
 from cdc.session import Session
 
 log = logging.getLogger(__name__)
@@ -68,12 +69,30 @@ class Turn:
     decode: Decode
     in_transaction: bool = False
 
-    def take(self, rows: list[Change]) -> bool:
-        """Take rows that go on with an open transaction and fit in; False where each needs a look."""
+    def take(self, found: Whole | list[Change]) -> bool:
+        """Take what is plainly next and fits in; False where each event needs a look.
+
+        That is a transaction of the server that is followed, or rows that go on with an open one.
+        """
+        if isinstance(found, Whole):
+            return self._take_whole(found)
+        rows = found
         if not (self.buffer.fits(rows) and self.ledger.continues(rows)):
             return False
         self.buffer.extend(rows)
         self.next_offset = rows[-1].offset + 1
+        return True
+
+    def _take_whole(self, found: Whole) -> bool:
+        begin, rows, end = found.begin, found.rows, found.end
+        if not (
+            begin.origin in (None, self.position.origin)
+            and self.buffer.fits(rows)
+            and self.ledger.links(begin, rows, end)
+        ):
+            return False
+        self.buffer.append(end, rows)
+        self.next_offset = end.offset + 1
         return True
 
     def give_up(self) -> None:

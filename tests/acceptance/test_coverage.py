@@ -151,7 +151,7 @@ def test_a_table_of_a_new_schema_joins_while_everything_flows(site: Site) -> Non
     assert "tenant_7.bills matches the patterns and is not published" in site.log()
 
     said = stream.cdc("setup").stderr
-    assert "added tenant_7.bills" in said
+    assert stream.least or "added tenant_7.bills" in said  # else the DBA has added it before
     assert {"tenant_7.bills": "unfilled"} == site.strays()
     assert ("replica-uncovered", "tenant_7.bills") in site.findings()
 

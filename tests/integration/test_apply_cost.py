@@ -27,6 +27,9 @@ T = TableName("public", "t")
 #: changes rows is staged in a table that is looked at first, then joined.
 ROUND_TRIPS = {"c": 3, "u": 5, "d": 5}
 
+#: Rows from which on they are staged.
+MANY = 6
+
 
 @pytest.fixture
 def applying(stream: Stream) -> Iterator[tuple[psycopg.Connection[Any], Applier]]:
@@ -37,7 +40,9 @@ def applying(stream: Stream) -> Iterator[tuple[psycopg.Connection[Any], Applier]
         applier = Applier(conn, dsn, "test")
         for _ in range(6):  # from the fifth time on a statement is prepared
             for op in ROUND_TRIPS:
-                write(conn, applier, op, 3)
+                for rows in (3, MANY):
+                    holds(conn, 0 if op == "c" else rows)
+                    write(conn, applier, op, rows)
         yield conn, applier
 
 
@@ -72,18 +77,35 @@ def traced(
 def test_a_batch_costs_the_same_round_trips_whatever_its_rows(
     applying: tuple[psycopg.Connection[Any], Applier], tmp_path: Path
 ) -> None:
-    """Two rows or two thousand: as many statements and answers; COPY carries each value once."""
+    """Six rows or two thousand: as many statements and answers; COPY carries each value once."""
     conn, applier = applying
     for op, trips in ROUND_TRIPS.items():
-        for rows in (2, 2000):
-            conn.execute("TRUNCATE public.t")
-            if op != "c":
-                conn.execute(
-                    "INSERT INTO public.t SELECT n, '' FROM generate_series(1, %s) n", [rows]
-                )
+        for rows in (MANY, 2000):
+            holds(conn, 0 if op == "c" else rows)
 
             messages, copied = traced(conn, tmp_path, applier, op, rows)
 
             written = "{0}\n" if op == "d" else "{0}\tvalue {0} of " + op + "\n"
             assert trips == messages["ReadyForQuery"], (op, rows, messages)
             assert sum(len(written.format(n)) for n in range(1, rows + 1)) == copied, (op, rows)
+
+
+def test_a_few_rows_are_written_by_a_statement_each(
+    applying: tuple[psycopg.Connection[Any], Applier], tmp_path: Path
+) -> None:
+    """A row alone is one round trip; a few have a savepoint around them; nothing is staged."""
+    conn, applier = applying
+    for op in ROUND_TRIPS:
+        for rows, trips in ((1, 1), (3, 5)):
+            holds(conn, 0 if op == "c" else rows)
+
+            messages, copied = traced(conn, tmp_path, applier, op, rows)
+
+            assert trips == messages["ReadyForQuery"], (op, rows, messages)
+            assert (0, 0) == (copied, messages["CopyData"])
+
+
+def holds(conn: psycopg.Connection[Any], rows: int) -> None:
+    """Give the table so many rows."""
+    conn.execute("TRUNCATE public.t")
+    conn.execute("INSERT INTO public.t SELECT n, '' FROM generate_series(1, %s) n", [rows])

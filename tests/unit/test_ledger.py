@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -287,3 +288,54 @@ def test_rows_of_a_transaction_that_was_applied_are_not_taken_at_once() -> None:
     ledger.accept(second)
 
     assert not ledger.continues([second])
+
+
+@given(
+    sizes,
+    st.integers(0, 7),
+    st.sampled_from(
+        ["sound", "row lost", "row twice", "count", "table", "previous", "end", "repeated"]
+    ),
+    st.booleans(),
+)
+def test_a_whole_transaction_is_accounted_for_as_its_events_are(
+    before: list[int], at: int, how: str, fresh: bool
+) -> None:
+    """What is plainly the next link comes at once; anything else changes nothing and is looked at by event."""
+    log = chain(before)
+    begin, *rows, end = log[at % len(log)]
+    assert isinstance(begin, Begin)
+    assert isinstance(end, End)
+    changes = [row for row in rows if isinstance(row, Change)]
+    match how:
+        case "row lost":
+            changes = changes[1:]
+        case "row twice":
+            changes += changes[-1:]
+        case "count":
+            end = msgspec.structs.replace(end, total=end.total + 1)
+        case "table":
+            end = msgspec.structs.replace(end, counts={"s.other": len(changes)})
+        case "previous":
+            begin = msgspec.structs.replace(begin, previous=(begin.previous or 0) - 1)
+        case "end":
+            end = msgspec.structs.replace(end, lsn=begin.previous or 0)
+    together, single = (Ledger(START, [] if fresh else [(0, START)]) for _ in range(2))
+    ledgers = (together, single)
+    for earlier in log[: at % len(log)] + ([log[at % len(log)]] if how == "repeated" else []):
+        for ledger in ledgers:
+            applied(ledger, earlier)
+    known = (together.applied, [*together.ring])
+
+    taken = bool(changes) and together.links(begin, changes, end)
+
+    if taken:
+        expected = [None, *map(Apply, changes), Commit(end, contained=False)]
+        whole: list[Event] = [begin, *changes, end]
+        assert expected == [single.accept(event) for event in whole]
+        assert vars(single) == vars(together)
+    else:
+        assert known == (together.applied, [*together.ring])
+        assert {} == vars(together)["_open"]
+    plain = how == "sound" or (how == "row twice" and not rows)
+    assert taken == bool(changes and plain and (not fresh or at % len(log)))

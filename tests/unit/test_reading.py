@@ -9,8 +9,8 @@ import pytest
 
 from cdc import events, reading
 from cdc.errors import MalformedRecord, PositionLost
-from cdc.events import Begin, Change, Event, Record
-from cdc.reading import Failed, Reading
+from cdc.events import Begin, Change, End, Event, Record
+from cdc.reading import Failed, Reading, Whole
 
 FULL = reading._RECORDS
 
@@ -48,6 +48,10 @@ def begin(offset: int, txid: int) -> Record:
     return record(offset, {"status": "BEGIN", "id": f"{txid}:1"})
 
 
+def end(offset: int, txid: int) -> Record:
+    return record(offset, {"status": "END", "id": f"{txid}:1", "event_count": 1, "ts_ms": 1})
+
+
 def row(offset: int, txid: int, text: str = "") -> Record:
     source = {"schema": "s", "table": "t", "txId": txid, "lsn": 1}
     image = {"id": "1", "text": text}
@@ -63,7 +67,7 @@ def full(start: int, text: str = "") -> list[Record]:
 def offsets(given: Any) -> list[int]:
     flat: list[Event] = []
     for found in given:
-        flat += found if isinstance(found, list) else [found]
+        flat += found if isinstance(found, list | Whole) else [found]
     return [event.offset for event in flat]
 
 
@@ -75,6 +79,30 @@ def test_rows_of_one_transaction_come_together() -> None:
     assert [[0], [1, 2], [3], [4], [5]] == [offsets([one]) for one in found]
     assert [Begin, list, list, Begin, list] == [type(one) for one in found]
     assert all(isinstance(e, Change) for one in found if isinstance(one, list) for e in one)
+
+
+def test_a_transaction_of_rows_comes_whole() -> None:
+    """From BEGIN to END where only its own rows stand between, all in one block; else in parts."""
+    read, _ = reader(
+        [begin(0, 7), row(1, 7), row(2, 7), end(3, 7), begin(4, 8), row(5, 8), end(6, 8)],
+        [
+            begin(7, 9),
+            end(8, 9),
+            begin(9, 10),
+            row(10, 11),
+            end(11, 10),
+            begin(12, 12),
+            row(13, 12),
+        ],
+        [row(14, 12), end(15, 12), begin(16, 13), row(17, 13), end(18, 14)],
+    )
+    blocks = [[*read.next().events] for _ in range(3)]
+
+    assert [[0, 1, 2, 3], [4, 5, 6]] == [offsets([one]) for one in blocks[0]]
+    assert [Whole, Whole] == [type(one) for one in blocks[0]]
+    assert [Begin, End, Begin, list, End, Begin, list] == [type(one) for one in blocks[1]]
+    assert [list, End, Begin, list, End] == [type(one) for one in blocks[2]]
+    assert [*range(7, 19)] == offsets([*blocks[1], *blocks[2]])
 
 
 def test_a_record_that_is_no_event_stands_behind_those_before_it() -> None:

@@ -1,4 +1,4 @@
-# make setup | demo | lint | test | test-least | test-stock | ten-minutes | test-images | fuzz | test-matrix | chaos | drill-lag | soak-verify | bench | bench-quick | bench-road | bench-verify | docs | wheel | clean; each prints little unless something fails.
+# make setup | demo | lint | test | test-least | test-stock | ten-minutes | test-images | fuzz | test-matrix | chaos | drill-lag | soak-verify | bench | bench-quick | bench-road | bench-growth | bench-verify | docs | wheel | clean; each prints little unless something fails.
 PYTHON ?= python3
 BIN := .venv/bin
 JAR := connectors/exact/target/cdc-exact.jar
@@ -6,7 +6,7 @@ JAVA_SOURCES := connectors/exact/pom.xml $(shell find connectors/exact/src -type
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 POSTGRES_15 ?= /usr/lib/postgresql/15/bin
-.PHONY: setup demo lint test test-least test-stock ten-minutes images test-images fuzz test-matrix chaos drill-lag soak-verify bench bench-quick bench-road bench-verify docs wheel clean announced beside
+.PHONY: setup demo lint test test-least test-stock ten-minutes images test-images fuzz test-matrix chaos drill-lag soak-verify bench bench-quick bench-road bench-growth bench-verify docs wheel clean announced beside
 
 setup: .venv/installed $(JAR)
 	@$(BIN)/python -m cdc.local.artifacts
@@ -141,6 +141,11 @@ bench-quick: setup
 # From commit to replica, filling, and a daemon at rest: ten minutes on a machine that does nothing else.
 bench-road: setup
 	@PYTHONPATH=.:tests $(BIN)/python bench/latency.py $(BENCH)
+
+# How cost grows: with a backlog, replicas, tables; filling beside Debezium's own snapshot. Twenty minutes on a machine
+# that does nothing else, and 15 GB of disk.
+bench-growth: setup
+	@PYTHONPATH=.:tests $(BIN)/python bench/growth.py $(BENCH)
 
 # Half an hour on a machine that does nothing else, and as root: between runs the caches are dropped.
 bench-verify: setup

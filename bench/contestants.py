@@ -95,14 +95,11 @@ class Postgres:
     name = "postgresql"
     sessions: LiteralString = "backend_type LIKE 'logical replication%%worker'"
 
-    def __init__(self, stream: Stream, password: str) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream, self.database = stream, f"{stream.name}_pg"
         self._numbers = itertools.count(1)
         self._slot = ""
-        # The worker runs as PostgreSQL's user, who may not read the stack's password file.
-        primary = conninfo.conninfo_to_dict(stream.primary)
-        del primary["passfile"]
-        self._primary = conninfo.make_conninfo("", **primary, password=password)
+        self._primary = reachable(stream)
 
     @property
     def dsn(self) -> str:
@@ -225,7 +222,16 @@ def start_source(stream: Stream) -> str:
 
 
 def start_stock(stream: Stream, name: str, settings: dict[str, str]) -> None:
-    """Start Debezium's stock connector of that name, prefix and slot, with what it needs and `settings`."""
+    """Start Debezium's stock connector as `put_stock` does, and wait until it streams."""
+    put_stock(stream, name, settings)
+    active: LiteralString = "SELECT active FROM pg_replication_slots WHERE slot_name = %s"
+    harness.wait_until(
+        lambda: stream.sql("primary", active, [name]) == [(True,)], f"{name} streams", timeout=120
+    )
+
+
+def put_stock(stream: Stream, name: str, settings: dict[str, str]) -> None:
+    """Ask for Debezium's stock connector of that name, prefix and slot, with what it needs and `settings`."""
     ours = requests.get(f"{stream.connect}/connectors/cdc_{stream.name}/config", timeout=60).json()
     needed = {
         key: value for key, value in ours.items() if key.startswith(("database.", "publication."))
@@ -249,10 +255,6 @@ def start_stock(stream: Stream, name: str, settings: dict[str, str]) -> None:
         timeout=60,
     )
     assert answer.ok, answer.text
-    active: LiteralString = "SELECT active FROM pg_replication_slots WHERE slot_name = %s"
-    harness.wait_until(
-        lambda: stream.sql("primary", active, [name]) == [(True,)], f"{name} streams", timeout=120
-    )
 
 
 def password(stream: Stream, end: str) -> str:
@@ -262,8 +264,16 @@ def password(stream: Stream, end: str) -> str:
     return pgpass.password(Layout(folder).pgpass, port, "postgres")
 
 
-def broker_pid(stream: Stream) -> int:
-    return int(Layout(stream.stack.config.parent).pid_file("kafka").read_text().split()[0])
+def reachable(stream: Stream) -> str:
+    """Return how a subscription reaches the primary: as PostgreSQL's user, who may not read the stack's password file."""
+    primary = conninfo.conninfo_to_dict(stream.primary)
+    del primary["passfile"]
+    return conninfo.make_conninfo("", **primary, password=password(stream, "primary"))
+
+
+def pid(stream: Stream, component: str) -> int:
+    """Return the process of a component of the local stack: `kafka`, `connect`."""
+    return int(Layout(stream.stack.config.parent).pid_file(component).read_text().split()[0])
 
 
 def stop_source(stream: Stream) -> None:

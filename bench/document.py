@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import applied
+import growing
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench/results"
@@ -24,8 +25,8 @@ _NAMES = {
 
 _TITLE = """# How fast it is
 
-Written by `make bench`, `make bench-quick`, `make bench-road` and `make bench-verify`; what was measured is in `bench/results/`, run
-by run.
+Written by `make bench`, `make bench-quick`, `make bench-road`, `make bench-growth` and `make bench-verify`; what was
+measured is in `bench/results/`, run by run.
 
 """
 
@@ -125,6 +126,8 @@ def files() -> dict[Path, str]:
         written[docs / "apply.svg"] = applied.picture(told["apply"])
     if "road" in told:
         parts += [_road(told["road"]), "\n"]
+    if "growth" in told:
+        parts += [growing.section(told["growth"]), "\n"]
     if "verify" in told:
         parts.append(_verify(told["verify"]))
     return {**written, docs / "performance.md": "".join(parts)}

@@ -145,7 +145,7 @@ def latency(stack: Stack, folder: Path, seconds: float) -> dict[str, Any]:
         found = [run.measured(capacity * share, seconds) for share in SHARES]
         for one in found:
             say(one)
-        after = held(daemon.pid)
+        after = servers.held(daemon.pid)
         daemon.terminate()
         daemon.wait(60)
         fresh = stream.start("run", "-r", "r1")
@@ -153,14 +153,8 @@ def latency(stack: Stack, folder: Path, seconds: float) -> dict[str, Any]:
         used, began = servers.cpu(fresh.pid), time.monotonic()
         time.sleep(seconds)
         idle = (servers.cpu(fresh.pid) - used) / (time.monotonic() - began)
-        memory = {"idle": held(fresh.pid), "after": after}
+        memory = {"idle": servers.held(fresh.pid), "after": after}
     return {"capacity": capacity, "at": found, "idle_cpu": idle, "memory": memory}
-
-
-def held(pid: int) -> float:
-    """Return the memory that a process holds now, in MiB."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    return next(int(x.split()[1]) for x in status.splitlines() if x.startswith("VmRSS:")) / 1024
 
 
 def filling(stack: Stack, folder: Path, rows: int, runs: int) -> dict[str, Any]:
@@ -232,9 +226,6 @@ def _pg_dump(stream: Stream, folder: Path) -> float:
 def _subscription(stream: Stream, tables: Sequence[Cell]) -> float:
     """Let PostgreSQL make its initial copy, into tables that are there with their keys."""
     target = _beside(stream)
-    primary = conninfo.conninfo_to_dict(stream.primary)
-    del primary["passfile"]
-    secret = contestants.password(stream, "primary")
     publication = sql.Identifier(f"cdc_{stream.name}")
     for table in tables:
         harness.rows(target, table.create)
@@ -242,7 +233,7 @@ def _subscription(stream: Stream, tables: Sequence[Cell]) -> float:
     harness.rows(
         target,
         sql.SQL("CREATE SUBSCRIPTION bench CONNECTION {} PUBLICATION {}").format(
-            sql.Literal(conninfo.make_conninfo("", **primary, password=secret)), publication
+            sql.Literal(contestants.reachable(stream)), publication
         ),
     )
     ready: LiteralString = "SELECT count(*) = %s FROM pg_subscription_rel WHERE srsubstate = 'r'"

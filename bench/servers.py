@@ -71,6 +71,12 @@ def peak(pid: int) -> float:
     return int(held[0]) / 1024 if held else 0.0
 
 
+def held(pid: int) -> float:
+    """Return the memory that a process holds now, in MiB."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return next(int(x.split()[1]) for x in status.splitlines() if x.startswith("VmRSS:")) / 1024
+
+
 def machine(primary: str) -> dict[str, str]:
     """Return what the figures were measured on."""
     processor = next(

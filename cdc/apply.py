@@ -1,6 +1,6 @@
 """Apply a batch to the replica, inside the transaction that also moves the position.
 
-Sets first, unless there are only a few rows: they go through COPY, one statement per table and kind of change,
+Sets first, unless there are only a few rows a table: they go through COPY, one statement per table and kind of change,
 and each statement's row count must be what the net change says. A table whose changes PostgreSQL refuses on that path is
 written event by event in source order (`replay`): all begins again from a savepoint before the first
 statement.
@@ -25,8 +25,8 @@ from cdc.position import Written
 from cdc.replay import Replay
 from cdc.targets import Targets
 
-#: Rows that are written one by one at first: for so few, COPY into a staging table costs more than it saves
-#: (docs/decisions.md, "Few rows").
+#: Changes a table that are written one by one at first: for so few, COPY into a staging table costs more than
+#: it saves (docs/decisions.md, "Few rows").
 _FEW = 5
 
 
@@ -59,7 +59,8 @@ class Applier:
         Raises SchemaMismatch, ApplyRefused, or psycopg's error where trying again may help.
         """
         self._targets.learn(batch)
-        few = changes.events(batch) if len(batch) <= _FEW else []
+        tables = len({change.table for change in batch})
+        few = changes.events(batch) if len(batch) <= _FEW * tables else []
         if len(few) == 1:
             return self._replay.write(few[0])
         self._conn.execute("SAVEPOINT cdc_batch")

@@ -9,10 +9,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 from harness import Stream
-from psycopg import pq
+from psycopg import pq, sql
 
 from cdc import postgres, writing
 from cdc.apply import Applier
@@ -62,11 +63,17 @@ def traced(
     conn: psycopg.Connection[Any], folder: Path, applier: Applier, op: str, rows: int
 ) -> tuple[Counter[str], int]:
     """Return how often each message of the protocol came in a batch, and the bytes of COPY."""
+    return counted(conn, folder, applier, [change(op, number) for number in range(1, rows + 1)])
+
+
+def counted(
+    conn: psycopg.Connection[Any], folder: Path, applier: Applier, batch: list[Change]
+) -> tuple[Counter[str], int]:
     conn.execute("BEGIN")
     with (folder / "trace").open("w+") as file:
         conn.pgconn.trace(file.fileno())
         conn.pgconn.set_trace_flags(pq.Trace.SUPPRESS_TIMESTAMPS)
-        applier.write([change(op, number) for number in range(1, rows + 1)])
+        applier.write(batch)
         conn.pgconn.untrace()
         said = re.findall(r"^([FB])\t(\d+)\t(\w+)", (folder / "trace").read_text(), re.MULTILINE)
     conn.execute("COMMIT")
@@ -103,6 +110,29 @@ def test_a_few_rows_are_written_by_a_statement_each(
 
             assert trips == messages["ReadyForQuery"], (op, rows, messages)
             assert (0, 0) == (copied, messages["CopyData"])
+
+
+def test_a_row_of_each_of_many_tables_is_a_statement_each(
+    applying: tuple[psycopg.Connection[Any], Applier], tmp_path: Path
+) -> None:
+    """What counts is how many rows a table has in a batch: no table is staged for one."""
+    conn, applier = applying
+    names = [TableName("public", f"t{number}") for number in range(2 * MANY)]
+    for name in names:
+        conn.execute(
+            sql.SQL(
+                "CREATE TABLE {} (id int PRIMARY KEY, v text); INSERT INTO {} VALUES (1, '')"
+            ).format(name.sql, name.sql)
+        )
+    batch = [msgspec.structs.replace(change("u", 1), table=name) for name in names]
+    conn.execute("BEGIN")
+    applier.write(batch)  # reads what the tables are
+    conn.execute("COMMIT")
+
+    messages, copied = counted(conn, tmp_path, applier, batch)
+
+    assert len(names) + 2 == messages["ReadyForQuery"]
+    assert copied == 0
 
 
 def holds(conn: psycopg.Connection[Any], rows: int) -> None:

@@ -41,22 +41,6 @@ _LOOK = 0.02
 _MOST = 600.0
 _MOST_OF_SINK = 120.0
 
-#: What the sink is told beside where to write: its defaults, and the best that was found.
-SINKS: dict[str, tuple[dict[str, str], str]] = {
-    "sink_500": ({"batch.size": "500"}, ""),
-    "sink_best": (
-        {
-            "batch.size": "5000",
-            "use.reduction.buffer": "true",
-            "dialect.postgres.unnest.insert.enabled": "true",
-            "consumer.override.max.poll.records": "5000",
-            "consumer.override.fetch.min.bytes": "1000000",
-            "consumer.override.max.partition.fetch.bytes": "10000000",
-        },
-        "&reWriteBatchedInserts=true",
-    ),
-}
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Run:
@@ -87,7 +71,7 @@ class Bench:
     def __init__(self, stream: Stream, wanted: Sequence[Cell], sinks: Sequence[Sink]) -> None:
         self.stream, self.cells, self.sinks = stream, wanted, sinks
         self.ours = Ours(stream)
-        self.postgres = Postgres(stream, contestants.password(stream, "primary"))
+        self.postgres = Postgres(stream)
         self._primary = servers.Server(stream.stack.primary)
         self._replica = servers.Server(stream.stack.replicas["r1"])
         self._broker = contestants.broker_pid(stream)
@@ -279,7 +263,7 @@ def main() -> None:
     parser.add_argument("--single", type=int, default=50_000, help="one-row transactions in a cell")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--cells", nargs="+", help="only these tables")
-    parser.add_argument("--sinks", nargs="*", choices=SINKS, default=list(SINKS))
+    parser.add_argument("--sinks", nargs="*", choices=sink.SINKS, default=list(sink.SINKS))
     said = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave nothing running
     wanted = [c for c in cells(said.large, said.single) if not said.cells or c.table in said.cells]
@@ -287,11 +271,11 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cdc-bench-")))
         running = stack.enter_context(harness.own_stack(folder / "stack", "--replicas", "1"))
         stream = stack.enter_context(harness.stream(running, folder / "stream"))
-        secret = contestants.password(stream, "r1")
+        secret = servers.password(stream, "r1")
         sinks: list[Sink] = []
         if said.sinks:
             worker = stack.enter_context(sink.worker(folder, stream.kafka))
-            sinks = [Sink(name, stream, worker, secret, *SINKS[name]) for name in said.sinks]
+            sinks = [Sink(name, stream, worker, secret, *sink.SINKS[name]) for name in said.sinks]
         stack.callback(contestants.stop_source, stream)
         bench = Bench(stream, wanted, sinks)
         bench.build()
@@ -299,7 +283,7 @@ def main() -> None:
             "machine": servers.machine(stream.primary) | {"sink": sink.VERSION},
             "settings": contestants.shown_settings(stream.dsn("r1")),
             "idle": [bench.ours.idle() for _ in range(3)],
-            "sinks": {name: SINKS[name][0] for name in said.sinks},
+            "sinks": {name: sink.SINKS[name][0] for name in said.sinks},
             "cells": [],
         }
         say("built;", told["settings"])

@@ -26,6 +26,22 @@ _ARCHIVE = Sum(
 )
 HEAP = "2g"
 
+#: What the sink is told beside where to write: its defaults, and the best that was found.
+SINKS: dict[str, tuple[dict[str, str], str]] = {
+    "sink_500": ({"batch.size": "500"}, ""),
+    "sink_best": (
+        {
+            "batch.size": "5000",
+            "use.reduction.buffer": "true",
+            "dialect.postgres.unnest.insert.enabled": "true",
+            "consumer.override.max.poll.records": "5000",
+            "consumer.override.fetch.min.bytes": "1000000",
+            "consumer.override.max.partition.fetch.bytes": "10000000",
+        },
+        "&reWriteBatchedInserts=true",
+    ),
+}
+
 
 def plugins() -> Path:
     """Return the folder with the plugin, fetched through Maven into the cache."""

@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the narrow table to fill")
     parser.add_argument("--captured", type=int, default=200_000, help="rows to capture in a run")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--turn", type=float, default=15, help="seconds of each peer's latency")
+    parser.add_argument("--turn", type=float, default=12, help="seconds of a turn beside others")
     parser.add_argument("--rate", type=float, default=1000, help="transactions a second of peers")
     parser.add_argument(
         "--capture-rate", type=float, default=500, help="transactions a second of capture-latency"

@@ -138,7 +138,8 @@ bench: setup
 bench-quick: setup
 	@PYTHONPATH=.:tests $(BIN)/python bench/apply.py --large 80000 --single 0 $(BENCH)
 
-# From commit to replica, filling, and a daemon at rest: ten minutes on a machine that does nothing else.
+# Capture, filling, from commit to Kafka and to the replica, also beside PostgreSQL's subscription and the JDBC sink, and a
+# daemon at rest: twenty minutes on a machine that does nothing else. Only some of it: BENCH='--parts capture-latency peers'.
 bench-road: setup
 	@PYTHONPATH=.:tests $(BIN)/python bench/latency.py $(BENCH)
 

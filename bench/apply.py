@@ -124,7 +124,7 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cdc-bench-")))
         running = stack.enter_context(harness.own_stack(folder / "stack", "--replicas", "1"))
         stream = stack.enter_context(harness.stream(running, folder / "stream"))
-        secret = contestants.password(stream, "r1")
+        secret = servers.password(stream, "r1")
         sinks: list[Sink] = []
         if said.sinks:
             worker = stack.enter_context(sink.worker(folder, stream.kafka))

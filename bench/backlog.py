@@ -15,7 +15,7 @@ import harness
 from cells import Cell
 from contestants import Ours
 from harness import Stack, Stream
-from latency import say
+from progress import say
 from runs import Runner
 
 #: Bytes of disk that a change may take: rows and log of two servers, records in Kafka.

@@ -14,12 +14,12 @@ from typing import Any, LiteralString, Protocol
 
 import harness
 import requests
+import subscription
 from cells import Cell
 from harness import Stream
 from psycopg import conninfo, sql
 from sink import Worker
 
-from cdc.local import pgpass
 from cdc.local.layout import Layout
 
 
@@ -99,7 +99,6 @@ class Postgres:
         self._stream, self.database = stream, f"{stream.name}_pg"
         self._numbers = itertools.count(1)
         self._slot = ""
-        self._primary = reachable(stream)
 
     @property
     def dsn(self) -> str:
@@ -120,28 +119,14 @@ class Postgres:
         self._stream.sql(
             "primary", "SELECT pg_copy_logical_replication_slot('bench', %s)", [self._slot]
         )
-        harness.rows(
-            self.dsn,
-            sql.SQL(
-                "CREATE SUBSCRIPTION bench CONNECTION {} PUBLICATION {} WITH (slot_name = {},"
-                " create_slot = false, enabled = false, copy_data = false)"
-            ).format(
-                sql.Literal(self._primary), sql.Identifier(f"cdc_{self._stream.name}"), sql.Literal(self._slot)
-            ),
-        )  # fmt: skip
+        subscription.create(self._stream, self.dsn, self._slot)
 
     def begin(self, cell: Cell) -> None:  # noqa: ARG002 -- it applies whatever comes
         harness.rows(self.dsn, "ALTER SUBSCRIPTION bench ENABLE")
 
     def end(self) -> None:
-        harness.rows(self.dsn, "ALTER SUBSCRIPTION bench DISABLE")
-        harness.rows(self.dsn, "ALTER SUBSCRIPTION bench SET (slot_name = NONE)")
-        harness.rows(self.dsn, "DROP SUBSCRIPTION bench")
-        inactive: LiteralString = "SELECT NOT active FROM pg_replication_slots WHERE slot_name = %s"
-        harness.wait_until(
-            lambda: self._stream.sql("primary", inactive, [self._slot]) == [(True,)],
-            "PostgreSQL has let go of the slot",
-        )
+        subscription.drop(self.dsn)
+        subscription.let_go(self._stream, self._slot)
         self._stream.sql("primary", "SELECT pg_drop_replication_slot(%s)", [self._slot])
 
 
@@ -171,6 +156,11 @@ class Sink:
         refill(self.dsn, cell)
 
     def begin(self, cell: Cell) -> int:
+        self.follow(cell.table)
+        return self.worker.pid
+
+    def follow(self, table: str) -> None:
+        """Start a connector, which reads the table's topic from its beginning unless `settings` name a group."""
         server = conninfo.conninfo_to_dict(self.dsn)
         url = f"jdbc:postgresql://{server['host']}:{server['port']}/{self.database}"
         self._connector = f"{self.name}_{next(self._numbers)}"
@@ -179,7 +169,7 @@ class Sink:
             {
                 "connector.class": "io.debezium.connector.jdbc.JdbcSinkConnector",
                 "tasks.max": "1",
-                "topics": f"{source_prefix(self.stream)}.public.{cell.table}",
+                "topics": f"{source_prefix(self.stream)}.public.{table}",
                 "connection.url": f"{url}?ApplicationName=bench-sink"
                 f"&options=-c%20synchronous_commit=off{self.parameters}",
                 "connection.username": "postgres",
@@ -192,7 +182,6 @@ class Sink:
                 **self.settings,
             },
         )
-        return self.worker.pid
 
     def end(self) -> None:
         self.worker.remove(self._connector)
@@ -255,20 +244,6 @@ def put_stock(stream: Stream, name: str, settings: dict[str, str]) -> None:
         timeout=60,
     )
     assert answer.ok, answer.text
-
-
-def password(stream: Stream, end: str) -> str:
-    """Return the superuser's password on an end of the local stack."""
-    folder = stream.stack.config.parent
-    port = int(conninfo.conninfo_to_dict(stream.dsn(end))["port"] or 0)
-    return pgpass.password(Layout(folder).pgpass, port, "postgres")
-
-
-def reachable(stream: Stream) -> str:
-    """Return how a subscription reaches the primary: as PostgreSQL's user, who may not read the stack's password file."""
-    primary = conninfo.conninfo_to_dict(stream.primary)
-    del primary["passfile"]
-    return conninfo.make_conninfo("", **primary, password=password(stream, "primary"))
 
 
 def pid(stream: Stream, component: str) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import applied
+import carried
 import growing
 
 ROOT = Path(__file__).parents[1]
@@ -61,51 +62,6 @@ _TAIL = """
 """
 
 
-_WAYS = {
-    "cdc": "`cdc bootstrap`, from process start",
-    "pg_dump": "`pg_dump -Fd -Z0 -j`, then `pg_restore -j`",
-    "postgresql": "PostgreSQL's initial copy, tables and keys made before",
-}
-
-_CONNECTORS = {
-    "cdc": "the shipped definition",
-    "defaults": "Debezium's and Kafka Connect's defaults",
-    "defaults without schemas": "the same, `schemas.enable=false`",
-}
-
-_ROAD = """## Capture
-
-{captured_rows:,} rows of 20 columns inserted in transactions of 10,000 while the connector was stopped; seconds from its first record in
-Kafka to its last, median of {runs} runs by turns on one worker, after one that is not counted.
-
-| connector | seconds | thousand rows a second | against the defaults |
-|---|---:|---:|---:|
-{captured}
-
-## From commit to replica
-
-Transactions of one row, at 20, 50 and 80 percent of what capture takes of them on this machine ({capacity:,.0f} a second,
-warm, written as fast as the primary could): milliseconds, the primary's flush included, from the row's own `clock_timestamp()` to when a reader who looked each 2 ms
-saw it on the replica. The primary, who writes, Kafka, Kafka Connect, the daemon and the replica share the {processor}.
-
-| asked a second | reached | p50 | p95 | p99 | most |
-|---:|---:|---:|---:|---:|---:|
-{latencies}
-
-A daemon at rest took {idle_cpu:.1%} of a core and {idle:.0f} MiB; after these transactions {after:.0f} MiB.
-
-## Filling a replica
-
-{rows:,} rows in two tables (narrow and wide, as above) with {jobs} jobs, without other writes, by turns; seconds, median of {runs} runs. After each run the
-tables were compared byte by byte.
-
-| how | seconds | thousand rows a second |
-|---|---:|---:|
-{ways}
-
-- **Machine** ({date}): {processor}, {memory}; everything runs on it. PostgreSQL {postgresql}, Python {python}, {system}.
-"""
-
 _DIFFERING = """What differs has a trailing space more in
   one column, each thousandth row, so that no part of a table is without."""
 
@@ -125,50 +81,12 @@ def files() -> dict[Path, str]:
         parts += [applied.section(told["apply"]), "\n"]
         written[docs / "apply.svg"] = applied.picture(told["apply"])
     if "road" in told:
-        parts += [_road(told["road"]), "\n"]
+        parts += [carried.section(told["road"]), "\n"]
     if "growth" in told:
         parts += [growing.section(told["growth"]), "\n"]
     if "verify" in told:
         parts.append(_verify(told["verify"]))
     return {**written, docs / "performance.md": "".join(parts)}
-
-
-def _road(told: Mapping[str, Any]) -> str:
-    """Return the part about latency, filling and a daemon at rest."""
-    latency, filling, capture = told["latency"], told["filling"], told["capture"]
-    peers = statistics.median(capture["seconds"]["defaults"])
-    captured = [
-        f"| {_CONNECTORS[name]} | {statistics.median(took):.1f} ({min(took):.1f} to {max(took):.1f}) |"
-        f" {capture['rows'] / statistics.median(took) / 1000:,.1f} | {peers / statistics.median(took):.2f} |"
-        for name, took in capture["seconds"].items()
-    ]
-    lines = [
-        "| {:,} | {} | {} |".format(
-            one["asked"],
-            f"{one['rate']:,}",
-            " | ".join(f"{one[key] * 1000:,.0f}" for key in ("p50", "p95", "p99", "most")),
-        )
-        for one in latency["at"]
-    ]
-    ways = [
-        f"| {_WAYS[name]} | {statistics.median(took):.1f} ({min(took):.1f} to {max(took):.1f}) |"
-        f" {filling['rows'] / statistics.median(took) / 1000:,.0f} |"
-        for name, took in filling["seconds"].items()
-    ]
-    return _ROAD.format(
-        capacity=latency["capacity"],
-        latencies="\n".join(lines),
-        ways="\n".join(ways),
-        captured="\n".join(captured),
-        captured_rows=capture["rows"],
-        idle_cpu=latency["idle_cpu"],
-        idle=latency["memory"]["idle"],
-        after=latency["memory"]["after"],
-        runs=len(filling["seconds"]["cdc"]),
-        rows=filling["rows"],
-        jobs=filling["jobs"],
-        **told["machine"],
-    )
 
 
 def _verify(told: Mapping[str, Any]) -> str:

@@ -18,9 +18,10 @@ import contestants
 import harness
 import psycopg
 import servers
+import subscription
 from capturing import Connector
 from harness import Stack, Stream
-from latency import say
+from progress import say
 from psycopg import conninfo, sql
 from servers import Server
 
@@ -187,7 +188,7 @@ def _subscribed(steady: Steady, replicas: Sequence[str]) -> Iterator[list[int]]:
                 sql.SQL(
                     "CREATE SUBSCRIPTION bench CONNECTION {} PUBLICATION {} WITH (slot_name = {}, copy_data = false)"
                 ).format(
-                    sql.Literal(contestants.reachable(stream)),
+                    sql.Literal(subscription.reachable(stream)),
                     sql.Identifier(f"cdc_{stream.name}"),
                     sql.Literal(f"bench_{name}"),
                 ),

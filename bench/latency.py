@@ -9,10 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-import statistics
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,129 +18,43 @@ from typing import Any, LiteralString
 
 import capturing
 import compare
-import contestants
 import document
 import harness
-import psycopg
+import peers
 import servers
+import subscription
 from cells import Cell
-from confluent_kafka import Consumer, TopicPartition
 from harness import Stack, Stream
+from progress import say
 from psycopg import conninfo, sql
+from ticks import Ticks
 
 from cdc import clients
 
 RESULTS = document.RESULTS / "road.json"
 
-PARTS = ("capture", "filling", "latency")
+PARTS = ("capture", "capture-latency", "filling", "latency", "peers")
 
 #: Shares of what capture takes in one-row transactions a second.
 SHARES = (0.2, 0.5, 0.8)
 
-#: Seconds between two looks at the replica: a latency is too long by half of it on average.
-LOOK = 0.002
-
 #: Programs that fill at once, of each contestant.
 JOBS = 2
-
-TICKS: LiteralString = """
-    CREATE TABLE ticks (id bigint PRIMARY KEY, at timestamptz NOT NULL, note text NOT NULL);
-"""
-
-#: Transactions of one row, `rate` a second as long as the server keeps up with it (0: as fast as it can).
-WRITE: LiteralString = """
-    CREATE OR REPLACE PROCEDURE write(base bigint, number bigint, rate float8) LANGUAGE plpgsql AS $$
-    DECLARE began CONSTANT timestamptz := clock_timestamp(); early float8;
-    BEGIN
-        FOR i IN 1 .. number LOOP
-            INSERT INTO ticks VALUES (base + i, clock_timestamp(), 'note ' || i);
-            COMMIT;
-            IF rate > 0 THEN
-                early := i / rate - extract(epoch FROM clock_timestamp() - began);
-                IF early > 0 THEN PERFORM pg_sleep(early); END IF;
-            END IF;
-        END LOOP;
-    END $$
-"""
-
-
-def say(*words: object) -> None:
-    """Tell the progress."""
-    print(time.strftime("%H:%M:%S"), *words, flush=True)
-
-
-class Latency:
-    """A stream with one table and its daemon; every write goes on with the numbers of the one before."""
-
-    def __init__(self, stream: Stream) -> None:
-        self.stream, self._base = stream, 0
-        stream.sql("primary", TICKS)
-        stream.sql("primary", WRITE)
-
-    def write(self, number: int, rate: float) -> float:
-        """Write `number` transactions; return the seconds that took."""
-        began = time.monotonic()
-        with psycopg.connect(self.stream.primary, autocommit=True) as conn:
-            if (
-                not rate
-            ):  # else its commits wait for the log, as is usual: what is not flushed is not sent
-                conn.execute("SET synchronous_commit = off")
-            conn.execute("CALL write(%s, %s, %s)", [self._base, number, rate])
-        self._base += number
-        return time.monotonic() - began
-
-    def capacity(self, number: int) -> float:
-        """Return how many one-row transactions a second come into the topic, written as fast as they can be."""
-        consumer = Consumer({"bootstrap.servers": self.stream.kafka, "group.id": "bench"})
-        place = TopicPartition(self.stream.topic, 0)
-
-        def end() -> int:
-            return int(consumer.get_watermark_offsets(place, timeout=30)[1])
-
-        try:
-            before, began = end(), time.monotonic()
-            self.write(number, 0)
-            harness.wait_until(lambda: end() >= before + 3 * number, "all is captured", timeout=600)
-            return number / (time.monotonic() - began)
-        finally:
-            consumer.close()
-
-    def measured(self, rate: float, seconds: float) -> dict[str, float]:
-        """Return what transactions at `rate` took from their row's time to where it was seen, in seconds."""
-        number, first = int(rate * seconds), self._base
-        writer = threading.Thread(target=self.write, args=[number, rate])
-        took: list[float] = []
-        statement = "SELECT id, extract(epoch FROM at)::float8 FROM ticks WHERE id > %s ORDER BY id"
-        with psycopg.connect(self.stream.dsn("r1"), autocommit=True) as conn:
-            writer.start()
-            began, seen = time.monotonic(), first
-            while seen < first + number and time.monotonic() < began + 20 * seconds:
-                rows, now = conn.execute(statement, [seen]).fetchall(), time.time()
-                took += [now - at for _, at in rows]
-                seen = rows[-1][0] if rows else seen
-                time.sleep(LOOK)
-            lasted = time.monotonic() - began
-            writer.join()
-        cut = statistics.quantiles(took, n=100)
-        return {
-            "asked": round(rate), "rate": round(number / lasted), "number": number,
-            "p50": cut[49], "p95": cut[94], "p99": cut[98], "most": max(took),
-        }  # fmt: skip
 
 
 def latency(stack: Stack, folder: Path, seconds: float) -> dict[str, Any]:
     """Measure capture's capacity, the latencies at shares of it, and the daemon at rest."""
     with harness.stream(stack, folder) as stream:
-        run = Latency(stream)
+        ticks = Ticks(stream)
         stream.cdc("setup")
         stream.cdc("connectors", "apply")
         stream.cdc("bootstrap", "-r", "r1")
         daemon = stream.start("run", "-r", "r1")
         for _ in range(2):  # Java's code is compiled as it runs
-            capacity = run.capacity(30_000)
+            capacity = ticks.capacity(30_000)
             say(f"{capacity:,.0f} one-row transactions a second are captured")
         stream.cdc("wait", "-r", "r1", "--now", "--timeout", "300s", timeout=330)
-        found = [run.measured(capacity * share, seconds) for share in SHARES]
+        found = [ticks.measured(stream.dsn("r1"), capacity * share, seconds) for share in SHARES]
         for one in found:
             say(one)
         after = servers.held(daemon.pid)
@@ -226,23 +138,18 @@ def _pg_dump(stream: Stream, folder: Path) -> float:
 def _subscription(stream: Stream, tables: Sequence[Cell]) -> float:
     """Let PostgreSQL make its initial copy, into tables that are there with their keys."""
     target = _beside(stream)
-    publication = sql.Identifier(f"cdc_{stream.name}")
     for table in tables:
         harness.rows(target, table.create)
     began = time.monotonic()
-    harness.rows(
-        target,
-        sql.SQL("CREATE SUBSCRIPTION bench CONNECTION {} PUBLICATION {}").format(
-            sql.Literal(contestants.reachable(stream)), publication
-        ),
-    )
+    subscription.create(stream, target)
     ready: LiteralString = "SELECT count(*) = %s FROM pg_subscription_rel WHERE srsubstate = 'r'"
-    harness.wait_until(
-        lambda: harness.rows(target, ready, [len(tables)]) == [(True,)], "all is copied", 1800
-    )
-    took = time.monotonic() - began
-    harness.rows(target, "DROP SUBSCRIPTION bench")
-    return took
+    try:
+        harness.wait_until(
+            lambda: harness.rows(target, ready, [len(tables)]) == [(True,)], "all is copied", 1800
+        )
+        return time.monotonic() - began
+    finally:
+        harness.rows(target, "DROP SUBSCRIPTION bench")
 
 
 def main() -> None:
@@ -252,6 +159,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the narrow table to fill")
     parser.add_argument("--captured", type=int, default=200_000, help="rows to capture in a run")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--turn", type=float, default=12, help="seconds of a turn beside others")
+    parser.add_argument("--rate", type=float, default=1000, help="transactions a second of peers")
+    parser.add_argument(
+        "--capture-rate", type=float, default=500, help="transactions a second of capture-latency"
+    )
     parser.add_argument(
         "--parts", nargs="+", choices=PARTS, default=PARTS, help="measure only these"
     )
@@ -262,14 +174,17 @@ def main() -> None:
         folder = Path(name)
         with harness.own_stack(folder / "stack", "--replicas", "1") as stack:
             told["machine"] = servers.machine(stack.primary)
-            if "capture" in said.parts:
-                told["capture"] = capturing.capture(
-                    stack, folder / "capture", said.captured, said.runs
-                )
-            if "filling" in said.parts:
-                told["filling"] = filling(stack, folder / "filling", said.rows, said.runs)
-            if "latency" in said.parts:
-                told["latency"] = latency(stack, folder / "latency", said.seconds)
+            ways: dict[str, Callable[[Path], dict[str, Any]]] = {
+                "capture": lambda at: capturing.capture(stack, at, said.captured, said.runs),
+                "capture-latency": lambda at: capturing.latency(
+                    stack, at, said.capture_rate, said.turn, said.runs
+                ),
+                "filling": lambda at: filling(stack, at, said.rows, said.runs),
+                "latency": lambda at: latency(stack, at, said.seconds),
+                "peers": lambda at: peers.latency(stack, at, said.rate, said.turn, said.runs),
+            }
+            for part in (part for part in PARTS if part in said.parts):
+                told[part] = ways[part](folder / part)
     RESULTS.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     document.write()
 

@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import LiteralString
 
 import harness
+from harness import Stream
 from psycopg import conninfo
+
+from cdc.local import pgpass
+from cdc.local.layout import Layout
 
 #: Twice the servers' shared_buffers, read by an index so that it takes their place.
 _FILLER: LiteralString = """
@@ -93,6 +97,13 @@ def machine(primary: str) -> dict[str, str]:
         "postgresql": str(harness.rows(primary, "SHOW server_version")[0][0]),
         "shared_buffers": str(harness.rows(primary, "SHOW shared_buffers")[0][0]),
     }
+
+
+def password(stream: Stream, end: str) -> str:
+    """Return the superuser's password on an end of the local stack."""
+    folder = stream.stack.config.parent
+    port = int(conninfo.conninfo_to_dict(stream.dsn(end))["port"] or 0)
+    return pgpass.password(Layout(folder).pgpass, port, "postgres")
 
 
 def passfile(dsn: str) -> str:

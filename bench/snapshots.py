@@ -12,12 +12,13 @@ from typing import Any, LiteralString
 import compare
 import contestants
 import harness
+import servers
 import sink
 from cells import Cell
 from confluent_kafka.admin import AdminClient
 from contestants import Sink
 from harness import Stack, Stream
-from latency import say
+from progress import say
 from psycopg import sql
 
 #: Seconds that filling may take.
@@ -42,7 +43,7 @@ def snapshots(stack: Stack, folder: Path, rows: int, runs: int) -> dict[str, Any
                 "sink_best",
                 stream,
                 worker,
-                contestants.password(stream, "r1"),
+                servers.password(stream, "r1"),
                 *sink.SINKS["sink_best"],
             )
             try:

@@ -15,7 +15,7 @@ import psycopg
 import servers
 from contestants import Ours
 from harness import Stack, Stream
-from latency import say
+from progress import say
 from psycopg import sql
 
 #: Tables of that number, each with that many rows.

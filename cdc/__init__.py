@@ -26,7 +26,7 @@ waits in the topic) → `lag` (seconds, state) → `explanation` (what holds it 
 in one look) → `status`.
 
 `draft` makes a first configuration, `check` finds what can lose or delay data before it does, `leaving` takes away
-what `provision` and `state` made.
+what `provision` and `state` made, `locking` takes from others the right to write a replica and gives it back.
 
 `verify` and `alert` are programs of their own; each says in its first lines in which order to read it.
 """

@@ -8,7 +8,7 @@ worth it) → `changes` (net change per key) → `catalog` (the replica's tables
 → `targets` (tables and their stages) → `replay` (one event) → `apply` (sets of rows) → `position`
 (where the replica is, in the transaction that wrote the rows) → `policy` (what is tried again)
 → `guard` (is the connector still ours?) → `history` (is the primary still the same?) → `writing` (the lock, and a turn from a known place)
-→ `lookahead` (further on in the log) → `replicator` (the loop) → `daemon` (what it tells).
+→ `lookahead` (further on in the log) → `awaiting` (what is not there yet) → `replicator` (the loop) → `daemon` (what it tells).
 
 Beside the flow: `bootstrap` fills a replica (`planning`, `counterparts`, `snapshot`, `clients`,
 `schema_load`, `filling`, `copying`, `finishing`), `connect` and `connectors` speak to Kafka Connect, `provision` prepares
@@ -26,7 +26,7 @@ waits in the topic) → `lag` (seconds, state) → `explanation` (what holds it 
 in one look) → `status`.
 
 `draft` makes a first configuration, `check` finds what can lose or delay data before it does, `leaving` takes away
-what `provision` and `state` made.
+what `provision` and `state` made, `locking` takes from others the right to write a replica and gives it back.
 
 `verify` and `alert` are programs of their own; each says in its first lines in which order to read it.
 """

@@ -202,7 +202,7 @@ class Bootstrap:
             else schema_load.unreadable(self._primary)
         )
         with schema_load.dumped(
-            programs, settings.admin_dsn or settings.dsn, name, without
+            programs, settings.admin_dsn or settings.dsn, name, self._replica, without
         ) as archive:
             yield archive
 

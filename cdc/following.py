@@ -193,7 +193,19 @@ class Follower:
                     self._conn.execute("COMMIT")
                 self._settle(batch.ends[-1].offset + 1)
         if buffer.full:
-            self._write(buffer.take_piece(self._turn.end_of_open()), inside)
+            self._write(buffer.take_piece(self._end_of_open()), inside)
+
+    def _end_of_open(self) -> int:
+        """Return how far the open transaction goes; Unreachable where the topic stays silent before its END."""
+        ahead, heard = self._turn.ahead, time.monotonic()
+        reached = ahead.read_to
+        while (end := self._turn.end_of_open()) is None:
+            if ahead.read_to > reached:
+                reached, heard = ahead.read_to, time.monotonic()
+            elif time.monotonic() - heard > _PATIENCE:
+                raise self._silent()
+            time.sleep(_WAIT)
+        return end
 
     def _write(self, batch: Batch, inside: bool) -> None:
         if not batch.changes:

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from cdc import heartbeat, keeper, roles, state
+from cdc import heartbeat, keeper, locking, roles, state
 from cdc.config import Config, Replica
 from cdc.steps import Step
 
@@ -126,12 +126,13 @@ def slot(conn: psycopg.Connection[Any], name: str) -> bool | None:
 def replica_steps(
     conn: psycopg.Connection[Any], config: Config, replica: Replica, role: str
 ) -> list[Step]:
-    """Decide what is to be taken off a replica; the tables and their rows stay.
+    """Decide what is to be taken off a replica, and given back to others; tables and rows stay.
 
     Raises NotReady when the schema cdc there is somebody else's.
     """
     found = owner(conn, role, f"cdc-{config.name}/")
-    steps = [*_schema_steps(conn, config), *role_steps(found, role)]
+    schema = _schema_steps(conn, config)
+    steps = [*locking.unlock_steps(conn, config.name, role), *schema, *role_steps(found, role)]
     if replica.triggers == "session" and found is not None and found.made and found.owns:
         # It stays because it owns the tables; what setup let it do goes.
         revoke = sql.SQL("REVOKE SET ON PARAMETER session_replication_role FROM {}").format(

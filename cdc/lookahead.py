@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import threading
 from collections.abc import Iterator
 
@@ -13,11 +12,6 @@ from cdc.ledger import Gap, Ledger
 from cdc.modes import Modes
 from cdc.position import Fenced
 from cdc.source import Source
-
-log = logging.getLogger(__name__)
-
-#: Seconds between looks for an END that is not in the log yet.
-_LOOK_AGAIN = 1.0
 
 
 class Resume(Exception):  # noqa: N818 -- the replicator goes on elsewhere in the log
@@ -32,7 +26,8 @@ class Resume(Exception):  # noqa: N818 -- the replicator goes on elsewhere in th
 class Lookahead:
     """Looks at the boundaries of transactions further on; every method raises Fenced when stopped.
 
-    `modes` are those of a stock connector, None where the capture plugin writes.
+    `modes` are those of a stock connector, None where the capture plugin writes. `read_to` is the offset
+    behind what was read last, for the END of the transaction `sought`.
     """
 
     source: Source
@@ -40,25 +35,30 @@ class Lookahead:
     modes: Modes | None = None
     found: tuple[int, int] | None = None
     looked_to: int = 0
+    sought: int | None = None
+    read_to: int = 0
 
-    def end_of(self, txid: int, follows: int, offset: int) -> int:
-        """Return the LSN of the next END of `txid` from `offset` on, waiting until it is there.
+    def end_of(self, txid: int, follows: int, offset: int) -> int | None:
+        """Return the LSN of the next END of `txid` from `offset` on, None if it is not there yet.
 
         Where it is missing, the next BEGIN names it all the same: the ledger halts there, it need not
-        be waited for. `follows` is the END that `txid` itself follows.
+        be waited for. `follows` is the END that `txid` itself follows. Asked again, it goes on behind
+        what it has read.
         """
         if self.found is not None and self.found[0] == txid:
             return self.found[1]
-        while True:
-            for event in self._boundaries(offset):
-                match event:
-                    case End(found, lsn) if found == txid:
-                        self.found = txid, lsn
-                        return lsn
-                    case Begin(found, _, int(previous)) if found != txid and previous > follows:
-                        return previous
-            log.info("waiting for the end of transaction %d", txid)
-            self.stop.wait(_LOOK_AGAIN)
+        if self.sought != txid:
+            self.sought, self.read_to = txid, offset
+        for event in self._boundaries(max(offset, self.read_to)):
+            match event:
+                case End(found, lsn) if found == txid:
+                    self.found = txid, lsn
+                case Begin(found, _, int(previous)) if found != txid and previous > follows:
+                    self.found = txid, previous
+                case _:
+                    continue
+            return self.found[1]
+        return None
 
     def later_copy(self, gap: Gap, ledger: Ledger) -> int | None:
         """Return the offset behind the gap where what comes next begins, None if it is not there yet.
@@ -98,6 +98,7 @@ class Lookahead:
         for record in self.source.ahead(offset):
             if self.stop.is_set():
                 raise Fenced("stopped")
+            self.read_to = record.offset + 1
             # Without decoding rows: Debezium writes `status` first.
             if self.modes is not None:
                 if stock.is_boundary(record.value):

@@ -58,7 +58,8 @@ class Observation:
 
     `unread` has the error of everything that could not be read: "primary", "connect", "kafka" or a
     replica's name. `strays` are tables that primary and replicas do not share as they should. `skew` is each end's clock less this machine's, in seconds, by the same names.
-    `oldest_transaction` is the age in seconds of the oldest open one that writes on the primary.
+    `oldest_transaction` is the age in seconds of the oldest open one that writes on the primary;
+    `tables_known` tells whether its tables have been read, without which there are no strays.
     """
 
     at: float
@@ -70,6 +71,7 @@ class Observation:
     unread: dict[str, CdcError]
     readings: dict[str, ReplicaReading]
     oldest_transaction: float | None
+    tables_known: bool = True
 
     def lag(self, replica: str) -> Lag:
         return next(found for found in self.lags if found.replica == replica)
@@ -163,6 +165,7 @@ class Observer:
             unread,
             said_by,
             None if found is None else found[0].oldest_transaction,
+            self._seldom.inventory is not None,
         )
 
     def ask(self, replica: str, query: sql.Composed) -> None:

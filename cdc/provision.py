@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from cdc import heartbeat, postgres
+from cdc import heartbeat, keeper, postgres
 from cdc.config import Config
 from cdc.errors import NotReady
 from cdc.names import TableName
@@ -39,7 +39,7 @@ SELECT current_setting('wal_level'), current_setting('server_version_num')::int,
        current_setting('server_version'), pg_encoding_to_char(d.encoding), pg_is_in_recovery(),
        d.datname::text, (SELECT system_identifier::text FROM pg_control_system()),
        current_setting('max_replication_slots')::int,
-       (SELECT count(*) FROM pg_replication_slots WHERE slot_name <> %s)
+       (SELECT count(*) FROM pg_replication_slots WHERE NOT slot_name = ANY (%s))
   FROM pg_database d WHERE d.datname = current_database()
 """
 
@@ -86,7 +86,10 @@ SELECT 'FUNCTION', NULL, p.oid::regprocedure::text FROM pg_proc p
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Server:
-    """A PostgreSQL server as far as it must fit; `others` counts slots that are not ours."""
+    """A PostgreSQL server as far as it must fit; `others` counts slots that are not the stream's.
+
+    `needed` are the slots that the stream needs, a bootstrap's and those that are there already included.
+    """
 
     wal_level: str
     version_num: int
@@ -97,6 +100,7 @@ class Server:
     system_id: str
     max_slots: int
     others: int
+    needed: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -119,9 +123,12 @@ Right = tuple[str, str | None, str]
 
 def server(conn: psycopg.Connection[Any], config: Config) -> Server:
     """Read what kind of server `conn` is on."""
-    found = conn.execute(_SERVER, (config.slot,)).fetchone()
+    ours = {config.slot}
+    if config.connect.profile == "stock":
+        ours |= {keeper.slot(config, replica) for replica in config.replicas}
+    found = conn.execute(_SERVER, (sorted(ours),)).fetchone()
     assert found is not None
-    return Server(*found)
+    return Server(*(*found, len(ours) + 1))
 
 
 def unfit(found: Server, *, primary: bool) -> Iterator[tuple[str, str, str]]:
@@ -137,8 +144,10 @@ def unfit(found: Server, *, primary: bool) -> Iterator[tuple[str, str, str]]:
     if primary and found.wal_level != "logical":
         what = f"runs with wal_level = {found.wal_level}: its log does not hold row changes"
         yield "wal-level", what, "ALTER SYSTEM SET wal_level = logical; then restart that server"
-    if primary and (left := found.max_slots - found.others) < 2:
+    if primary and (left := found.max_slots - found.others) < found.needed:
         what = f"has {left} replication slots left; the connector and a bootstrap need one each"
+        if kept := found.needed - 2:
+            what += f", and the replicas {kept} that stay (the stock profile)"
         yield "slots-left", what, "raise max_replication_slots and restart that server"
 
 

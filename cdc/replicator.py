@@ -20,13 +20,14 @@ import psycopg
 from cdc import connectors, daemon, decoding, failpoint, policy, position, reading, writing
 from cdc import lsn as lsns
 from cdc.apply import Applier
+from cdc.awaiting import Awaiting
 from cdc.batch import Batch, Buffer, Held, Torn
 from cdc.blockers import Blockers
 from cdc.config import Config
 from cdc.errors import BrokenStream, Halt, MalformedRecord, Unreachable
 from cdc.events import Begin, Change, Event, Message
 from cdc.gauge import Gauge
-from cdc.guard import Guard, Patience
+from cdc.guard import Guard
 from cdc.history import Succession
 from cdc.keeper import Keeper
 from cdc.ledger import Gap, Ledger
@@ -65,6 +66,14 @@ class Replicator:
         self._failures = 0  # since something was applied
         self._refused = False  # the replica has refused something since then
         self._summary = daemon.Summary(time.monotonic(), gauge)
+        self._awaiting = Awaiting(
+            config.apply.missing_timeout,
+            stop,
+            self._guard,
+            self._teller,
+            self._trouble,
+            self._watch,
+        )
 
     def run(self, until: int | None = None) -> None:
         """Follow the stream; return when stopped, or when a commit after LSN `until` is applied.
@@ -233,7 +242,7 @@ class Replicator:
         self._flush(turn)
         try:
             if isinstance(trouble, Gap):
-                raise Resume(self._mended(turn, trouble)) from None
+                raise Resume(self._awaiting.copy(turn, trouble)) from None
             raise trouble
         except (BrokenStream, MalformedRecord) as error:
             self._succession.explain(turn.position, turn.holds)
@@ -241,24 +250,6 @@ class Replicator:
                 topic=self._config.topic, partition=PARTITION, offset=offset, replica=self._name
             )
             raise
-
-    def _mended(self, turn: Turn, gap: Gap) -> int:
-        """Wait for what comes next; return where it stands. Raises the gap's error if it never comes."""
-        patience, given_up = Patience(self._config.apply.missing_timeout), gap.lasting
-        while (offset := turn.ahead.later_copy(gap, turn.ledger)) is None:
-            if given_up:
-                raise gap.error
-            turn.give_up()
-            turn.require_generation()
-            holdup = self._guard.holdup()
-            given_up = patience.spent(holdup, time.monotonic())
-            what = f"{gap.error.what}; {holdup or gap.awaits}"
-            self._trouble(what)
-            self._teller.waiting(turn.conn, what)
-            self._watch(turn)
-            if not given_up:
-                self._stop.wait(writing.LOOK_AGAIN)
-        return offset
 
     def _from(self, turn: Turn, event: Event) -> HeartbeatContent | None:
         """Follow the primary to a new timeline where nothing was lost; raises BrokenStream.
@@ -282,7 +273,7 @@ class Replicator:
         while (batch := turn.buffer.take()) is not None:
             self._write(turn, batch)
         if turn.buffer.full:
-            self._write(turn, turn.buffer.take_piece(turn.end_of_open()))
+            self._write(turn, turn.buffer.take_piece(self._awaiting.end(turn)))
 
     def _write(self, turn: Turn, batch: Batch) -> None:
         started, conn = time.monotonic(), turn.conn

@@ -19,8 +19,6 @@ from cdc.steps import Step
 #: Rights by which somebody writes into a table.
 WRITING = ("INSERT", "UPDATE", "DELETE", "TRUNCATE")
 
-_WORDS = sql.SQL(", ".join(WRITING))
-
 #: The tables that are asked about: what the two queries below begin with.
 _TABLES = """
 WITH w AS (SELECT c.oid, c.relowner, c.relacl, n.nspname::text AS schema, c.relname::text AS name
@@ -76,14 +74,28 @@ SELECT r.rolname::text
  GROUP BY 1 ORDER BY 1
 """
 
+_GRANTS = """
+, granted AS (
+  SELECT w.schema, w.name, NULL::text AS attribute, w.relowner, a.grantee, a.privilege_type, a.is_grantable
+    FROM w, aclexplode(w.relacl) AS a
+  UNION ALL
+  SELECT w.schema, w.name, t.attname::text, w.relowner, a.grantee, a.privilege_type, a.is_grantable
+    FROM w JOIN pg_attribute t ON t.attrelid = w.oid, aclexplode(t.attacl) AS a)
+SELECT r.rolname::text, g.privilege_type, bool_or(g.is_grantable), g.schema, g.name, g.attribute
+  FROM granted g LEFT JOIN pg_roles r ON r.oid = g.grantee
+ WHERE g.privilege_type = ANY (%(writing)s) AND g.grantee <> g.relowner
+   AND r.rolname IS DISTINCT FROM %(role)s AND NOT coalesce(r.rolsuper, false)
+ GROUP BY 1, 2, 4, 5, 6 ORDER BY 1, 4, 5, 6 NULLS FIRST, 2
+"""
+
 _DEFAULTS = """
-SELECT DISTINCT n.nspname::text,
-       CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END, a.grantee = 0
+SELECT CASE a.grantee WHEN 0 THEN NULL ELSE pg_get_userbyid(a.grantee)::text END, a.privilege_type,
+       bool_or(a.is_grantable), n.nspname::text, NULL, NULL
   FROM pg_default_acl d LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace,
        aclexplode(d.defaclacl) AS a
  WHERE d.defaclobjtype = 'r' AND pg_get_userbyid(d.defaclrole) = %(role)s
    AND a.privilege_type = ANY (%(writing)s) AND a.grantee <> d.defaclrole
- ORDER BY 1 NULLS FIRST, 2
+ GROUP BY 1, 2, 4 ORDER BY 4 NULLS FIRST, 1, 2
 """
 
 
@@ -97,14 +109,32 @@ class Writer:
     tables: tuple[TableName, ...]
 
     @property
-    def sql(self) -> sql.Composable:
-        return _grantee(self.name, self.everybody)
+    def told(self) -> str:
+        return told(self.tables)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Grant:
+    """A right to write that somebody was granted: on a table, or on a column of it.
+
+    Nobody is everybody (PUBLIC). Without a table it is one on what the daemon's role will make, in the
+    schema or anywhere.
+    """
+
+    grantee: str | None
+    right: str
+    grantable: bool
+    schema: str | None
+    table: str | None
+    column: str | None
 
     @property
-    def told(self) -> str:
-        """The tables, for people: the first and how many more."""
-        first, more = str(self.tables[0]), len(self.tables) - 1
-        return f"{first} and {more} more" if more else first
+    def name(self) -> TableName | None:
+        return (
+            None
+            if self.schema is None or self.table is None
+            else TableName(self.schema, self.table)
+        )
 
 
 #: A right that is lacking: kind of object, the right, its schema, its name.
@@ -151,30 +181,19 @@ def writers(
     return (*named, *(Writer(name, False, "member", everything) for name in members))
 
 
-def lock_steps(
+def grants(
     conn: psycopg.Connection[Any], role: str, tables: Iterable[TableName]
-) -> Iterator[Step]:
-    """Take the right to write from whom it was granted, on the tables and on what `role` will make.
+) -> tuple[Grant, ...]:
+    """Read what others than `role` were granted to write, on the tables and on what `role` will make."""
+    given = {**_named(tables, "r", "p"), "role": role, "writing": list(WRITING)}
+    found = [*conn.execute(_TABLES + _GRANTS, given), *conn.execute(_DEFAULTS, given)]
+    return tuple(Grant(*row) for row in found)
 
-    Reading stays. Who owns a table, or may act as a role that may write, keeps what he has.
-    """
-    for writer in writers(conn, role, tables):
-        if writer.how == "grant":
-            yield Step(
-                f"tables locked: {writer.name} may no longer write {writer.told}",
-                sql.SQL("REVOKE {} ON {} FROM {} CASCADE").format(
-                    _WORDS, sql.SQL(", ").join(t.sql for t in writer.tables), writer.sql
-                ),
-            )
-    given = {"role": role, "writing": list(WRITING)}
-    for schema, name, everybody in conn.execute(_DEFAULTS, given):
-        within = sql.SQL(" IN SCHEMA {}").format(sql.Identifier(schema)) if schema else sql.SQL("")
-        yield Step(
-            f"tables locked: {name} will not write what {role} makes{f' in {schema}' if schema else ''}",
-            sql.SQL("ALTER DEFAULT PRIVILEGES FOR ROLE {}{} REVOKE {} ON TABLES FROM {}").format(
-                sql.Identifier(role), within, _WORDS, _grantee(name, everybody)
-            ),
-        )
+
+def told(tables: Sequence[TableName]) -> str:
+    """Tell people of tables: the first and how many more."""
+    first, more = str(tables[0]), len(tables) - 1
+    return f"{first} and {more} more" if more else first
 
 
 def _named(tables: Iterable[TableName], *kinds: str) -> dict[str, list[str]]:
@@ -182,7 +201,3 @@ def _named(tables: Iterable[TableName], *kinds: str) -> dict[str, list[str]]:
     return {
         "schemas": [n.schema for n in names], "names": [n.name for n in names], "kinds": [*kinds],
     }  # fmt: skip
-
-
-def _grantee(name: str, everybody: bool) -> sql.Composable:
-    return sql.SQL("PUBLIC") if everybody else sql.Identifier(name)

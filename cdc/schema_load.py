@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import re
 import subprocess
 import tempfile
@@ -19,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg import conninfo
 
-from cdc import postgres
+from cdc import clients, postgres
 from cdc.clients import Programs
-from cdc.errors import SchemaMismatch
+from cdc.errors import InstallationError, SchemaMismatch
 
 Connection = psycopg.Connection[Any]
 
@@ -42,6 +40,11 @@ _ENTRY = re.compile(
     + "|".join(sorted(_LONG_KINDS, key=len, reverse=True))
     + r"|[A-Z]+) (.*)"
 )
+
+#: What a script of pg_restore begins with, before its first object: comments, settings, what psql alone reads.
+_HEAD = re.compile(rb"$|--|\\|SET \w+ =|SELECT pg_catalog\.set_config\(")
+
+_SET = re.compile(rb"SET (\w+) =")
 
 #: Never restored: what belongs to the server, carries passwords, or would act on its own here.
 #: Foreign keys come last, by `cdc.finishing`.
@@ -74,22 +77,34 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Archive:
-    """A dump of the primary's schema."""
+    """A dump of the primary's schema; `settings` are those of a replica older than the programs, else None."""
 
     path: Path
     programs: Programs
     entries: tuple[Entry, ...]
+    settings: frozenset[str] | None
 
 
 @contextlib.contextmanager
 def dumped(
-    found: Programs, dsn: str, snapshot: str | None, without: Iterable[str] = ()
+    found: Programs,
+    dsn: str,
+    snapshot: str | None,
+    replica: Connection,
+    without: Iterable[str] = (),
 ) -> Iterator[Archive]:
     """Dump the schema, as an exported snapshot sees it, into a file that lives for a while.
 
     `without` are tables to leave out, as pg_dump patterns. Raises SchemaMismatch when pg_dump
     fails.
     """
+    older = replica.info.server_version // 10000 < found.version
+    if older and not found.psql.exists():
+        raise InstallationError(
+            f"the replica is older than {found.pg_restore}, and there is no {found.psql}, which fills such a one",
+            safe="nothing was changed",
+            next="install PostgreSQL's client programs whole, and name their folder in CDC_PG_BIN",
+        )
     with tempfile.TemporaryDirectory(prefix="cdc-") as folder:
         path = Path(folder) / "schema.dump"
         argv = [
@@ -99,16 +114,20 @@ def dumped(
             *(f"--snapshot={name}" for name in [snapshot] if name),
             *(f"--exclude-table={pattern}" for pattern in without),
         ]  # fmt: skip
-        done = _run(argv, dsn)
+        done = clients.run(argv, dsn)
         if done.returncode != 0:
             raise SchemaMismatch(
-                f"pg_dump failed on the primary: {_told(done.stderr)}",
+                f"pg_dump failed on the primary: {clients.told(done.stderr)}",
                 safe="nothing was changed on the replica",
                 next="pg_dump reads every table's definition: let the role of primary.dsn read them "
                 "all, set primary.admin_dsn, or create the tables on the replica yourself and "
                 'set bootstrap.schema = "none"',
             )
-        yield Archive(path, found, _contents(found, path))
+        settings = replica.execute("SELECT name::text FROM pg_settings").fetchall() if older else ()
+        yield Archive(
+            path, found, _contents(found, path),
+            frozenset(name for (name,) in settings) if older else None,
+        )  # fmt: skip
 
 
 def _contents(found: Programs, path: Path) -> tuple[Entry, ...]:
@@ -248,70 +267,40 @@ def restore(
         return
     listing = archive.path.with_name(f"{section}-{entries[0].number}-{len(entries)}.list")
     listing.write_text("\n".join(e.line for e in entries) + "\n", encoding="utf-8")
-    argv = [
-        str(archive.programs.pg_restore), "--dbname", postgres.shown(dsn), "--no-owner",
-        "--no-privileges", f"--section={section}", "--single-transaction", "--exit-on-error",
+    what = [
+        str(archive.programs.pg_restore), "--no-owner", "--no-privileges", f"--section={section}",
         f"--use-list={listing}", str(archive.path),
     ]  # fmt: skip
-    done = _run(argv, dsn, stopping)
+    if archive.settings is None:
+        into = ["--dbname", postgres.shown(dsn), "--single-transaction", "--exit-on-error"]
+        done = clients.run([*what, *into], dsn, stopping)
+    else:
+        script = listing.with_suffix(".sql")
+        subprocess.run([*what, f"--file={script}"], capture_output=True, check=True)
+        script.write_bytes(understood(script.read_bytes(), archive.settings))
+        argv = [
+            str(archive.programs.psql), "--dbname", postgres.shown(dsn), "--no-psqlrc", "--quiet",
+            "--single-transaction", "--set=ON_ERROR_STOP=1", f"--file={script}",
+        ]  # fmt: skip
+        done = clients.run(argv, dsn, stopping)
     if done.returncode != 0:
         raise SchemaMismatch(
-            f"the replica refuses a part of the schema ({section}): {_told(done.stderr)}",
+            f"the replica refuses a part of the schema ({section}): {clients.told(done.stderr)}",
             safe=_SAFE,
             next="create what is refused on the replica yourself (as a superuser, if it is a "
             "matter of privileges), then run `cdc bootstrap` again: it continues",
         )
 
 
-def _run(
-    argv: Sequence[str], dsn: str, stopping: threading.Event | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run a client program."""
-    with (
-        _secrets(dsn) as told,
-        subprocess.Popen(
-            argv,
-            env={**os.environ, "PGAPPNAME": "cdc bootstrap", "LC_MESSAGES": "C", **told},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process,
-    ):
-        try:
-            while True:
-                try:
-                    out, err = process.communicate(timeout=0.2)
-                except subprocess.TimeoutExpired:
-                    if stopping is not None and stopping.is_set():
-                        process.terminate()
-                else:
-                    return subprocess.CompletedProcess(argv, process.returncode, out, err)
-        except BaseException:
-            process.kill()
-            raise
+def understood(script: bytes, settings: Collection[str]) -> bytes:
+    """Leave out of a script's head what sets a setting that the server does not have.
 
-
-@contextlib.contextmanager
-def _secrets(dsn: str) -> Iterator[dict[str, str]]:
-    """Give the variables by which a program gets a connection string's secrets: never in its command line.
-
-    Only the role's password has a variable of its own; the others lie meanwhile in a service file that
-    only we read.
+    A newer pg_restore sets there what an older server does not know (transaction_timeout, from 17 on).
     """
-    parts = conninfo.conninfo_to_dict(dsn)
-    told = {"PGPASSWORD": str(parts["password"])} if "password" in parts else {}
-    others = [f"{k}={parts[k]}\n" for k in postgres.SECRETS if k != "password" and k in parts]
-    if not others or "service" in parts or "PGSERVICE" in os.environ:
-        yield told
-        return
-    with tempfile.NamedTemporaryFile("w", prefix="cdc-", suffix=".conf") as file:
-        file.writelines(["[cdc]\n", *others])
-        file.flush()
-        yield {**told, "PGSERVICE": "cdc", "PGSERVICEFILE": file.name}
-
-
-def _told(stderr: str) -> str:
-    """Return what a program said, on one line, without the statement it repeats."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    kept = [re.sub(r"^pg_(dump|restore): (error: )?", "", line) for line in lines]
-    return " · ".join(line for line in kept if not line.startswith("while "))[:600]
+    lines = script.split(b"\n")
+    head = next((i for i, line in enumerate(lines) if not _HEAD.match(line)), len(lines))
+    known = [
+        line for line in lines[:head]
+        if not (found := _SET.match(line)) or found[1].decode() in settings
+    ]  # fmt: skip
+    return b"\n".join([*known, *lines[head:]])

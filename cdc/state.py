@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from cdc import resources, rights
+from cdc import locking, resources, rights
 from cdc.config import Config, Replica
 from cdc.errors import NotReady
 from cdc.names import TableName
@@ -30,7 +30,7 @@ from cdc.tables import Selection
 log = logging.getLogger(__name__)
 
 #: The version of the schema that this program works with.
-VERSION = 5
+VERSION = 6
 
 _RIGHTS = """
 SELECT ARRAY(SELECT r FROM unnest(ARRAY['CONNECT', 'CREATE', 'TEMPORARY']) AS r
@@ -98,8 +98,9 @@ def steps(
         *role_steps(login, role),
         *_right_steps(conn, config, replica, login.name, role),
         *(_extension_steps(conn, login.name, has) if config.bootstrap.schema == "all" else ()),
-        *_table_steps(conn, config, login.name, role, has, lock=lock, there=found is not None),
+        # Before tables are locked: it is written down there.
         *_schema_steps(login.name, found),
+        *_table_steps(conn, config, login.name, role, has, lock=lock, there=found is not None),
     ]
 
 
@@ -239,7 +240,7 @@ def _table_steps(
     )
     if lock:
         above = has.partitioned if ours else ()
-        yield from rights.lock_steps(conn, name, (*sorted(ours), *above))
+        yield from locking.lock_steps(conn, config.name, name, (*sorted(ours), *above))
 
 
 def _schema_steps(owner: str, found: int | None) -> list[Step]:

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from cdc.alert import webhook
+from cdc.alert.judgement import About, Level
 from cdc.alert.machine import Notice
-from cdc.alert.payload import ALERT, Frame, utc
+from cdc.alert.payload import ALERTS, Frame, utc
 from cdc.alert.store import State, Told
 
 #: Intervals that an alert outlives its last sending by.
@@ -32,35 +33,44 @@ def alerts(state: State, frame: Frame, now: float, resend: float) -> list[dict[s
     What fires again under the same labels is not over: the older one is left out.
     """
     firing = list(_firing(state, now, resend))
-    again = {(told.replica, told.severity) for told in firing}
-    over = (told for told in state.over if (told.replica, told.severity) not in again)
+    again = {_labels(told) for told in firing}
+    over = (told for told in state.over if _labels(told) not in again)
     return [_alert(frame, told) for told in (*firing, *over)]
 
 
 def _firing(state: State, now: float, resend: float) -> Iterator[Told]:
-    for replica, memory in state.replicas.items():
-        if memory.told is not None:
-            yield Told(
-                replica,
-                memory.told,
-                memory.reason,
-                memory.summary,
-                memory.starts_at,
-                now + _OUTLIVES * resend,
-            )
+    for about in About:
+        for replica, memory in state.memories(about).items():
+            if memory.told is not None:
+                yield Told(
+                    replica,
+                    memory.told,
+                    memory.reason,
+                    memory.summary,
+                    memory.starts_at,
+                    now + _OUTLIVES * resend,
+                    about,
+                )
+
+
+def _labels(told: Told) -> tuple[About, str, Level]:
+    return told.about, told.replica, told.severity
 
 
 def trial(test: Notice, frame: Frame) -> dict[str, Any]:
     """Return a test alert; it fires for a while, because nobody is told of one that is over already."""
     told = Told(test.replica, test.severity, test.reason, test.summary, test.at, test.at + _TRIAL)
     alert = _alert(frame, told)
-    return {**alert, "labels": {**alert["labels"], "alertname": f"{ALERT}Test"}}
+    return {
+        **alert,
+        "labels": {**alert["labels"], "alertname": f"{alert['labels']['alertname']}Test"},
+    }
 
 
 def _alert(frame: Frame, told: Told) -> dict[str, Any]:
     return {
         "labels": {
-            "alertname": ALERT,
+            "alertname": ALERTS[told.about],
             "stream": frame.stream,
             "replica": told.replica,
             "severity": told.severity.name.lower(),

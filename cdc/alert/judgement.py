@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import enum
 
+from cdc.strays import LACKING, Stray
+
 #: An alert is over only below this share of the warning threshold, so that it does not flap.
 HYSTERESIS = 0.8
 
@@ -17,6 +19,9 @@ _STANDSTILL = (0.9, 1.2)
 
 #: Share of the target for which it must have stood still: 60 s of 5 minutes.
 _STEADY = 0.2
+
+#: Tables that a sentence names.
+_NAMED = 5
 
 
 class Level(enum.IntEnum):
@@ -35,6 +40,15 @@ class Reason(enum.StrEnum):
     WILL_BREACH = "will_breach"
     STOPPED = "stopped"
     UNKNOWN = "unknown"
+    UNCOVERED = "uncovered"
+    ASTRAY = "astray"
+
+
+class About(enum.StrEnum):
+    """What an alert of a replica is about: the lag, or tables that are not as on the primary."""
+
+    LAG = "lag"
+    TABLES = "tables"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,13 +74,15 @@ class Sample:
     """What is known of a replica.
 
     `lag` is None where it is unknown; `why` says why it is, or what holds the replica up. `stopped`
-    says what has certainly ended the flow (a failed connector), whatever the lag is so far.
+    says what has certainly ended the flow (a failed connector), whatever the lag is so far. `strays` are the
+    tables that are not there as they are on the primary, None where that is not known.
     """
 
     lag: float | None
     why: str = ""
     stopped: str | None = None
     applied_lsn: str | None = None
+    strays: tuple[Stray, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -149,6 +165,22 @@ def judge(name: str, sample: Sample, trend: Trend, thresholds: Thresholds) -> Ve
         )
         return Verdict(Level.WARNING, Reason.BEHIND, text + because)
     return Verdict(Level.OK, None, f"{name} is {shown(lag)} behind", clear=lag < HYSTERESIS * warn)
+
+
+def judge_tables(name: str, sample: Sample) -> Verdict:
+    """Judge the tables of the replica `name`; nothing begins or ends where they are not known."""
+    if sample.strays is None:
+        return Verdict(Level.OK, None, f"which tables {name} has is unknown")
+    if not sample.strays:
+        return Verdict(Level.OK, None, f"{name} has the primary's tables", clear=True)
+    lacking = any(stray.why in LACKING for stray in sample.strays)
+    told = [f"{stray.table} {stray.what}" for stray in sample.strays]
+    more = f"; and {len(told) - _NAMED} more" if len(told) > _NAMED else ""
+    return Verdict(
+        Level.WARNING,
+        Reason.UNCOVERED if lacking else Reason.ASTRAY,
+        f"tables are not on {name} as on the primary: {'; '.join(told[:_NAMED])}{more}",
+    )
 
 
 def shown(seconds: float) -> str:

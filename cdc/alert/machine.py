@@ -2,8 +2,10 @@
 
 `ok → pending → firing → resolving → ok`, a pure function of samples, thresholds and `now`.
 
-One alert per replica, whatever is wrong with it: its cause may change while it fires. It gets graver
+One alert per replica, whatever is wrong with its lag: its cause may change while it fires. It gets graver
 at most once (`escalated`) and never milder, so a swing between two thresholds tells nobody twice.
+Another, which is never more than a warning, is about tables that it lacks: beside the first, since it may last
+for days and must neither hide nor prolong what is told of the lag.
 Times are seconds since 1970 by a clock that does not jump (`watcher.Clock`).
 """
 
@@ -12,7 +14,21 @@ from __future__ import annotations
 import dataclasses
 import enum
 
-from cdc.alert.judgement import Level, Reason, Sample, Thresholds, Trend, Verdict, judge, shown
+from cdc.alert.judgement import (
+    About,
+    Level,
+    Reason,
+    Sample,
+    Thresholds,
+    Trend,
+    Verdict,
+    judge,
+    judge_tables,
+    shown,
+)
+
+#: Seconds for which tables may be on their way: made, published, filled. As in Prometheus' rules.
+_TABLES_FOR = 900.0
 
 
 class Phase(enum.StrEnum):
@@ -57,6 +73,7 @@ class Notice:
     ends_at: float | None = None
     lag: float | None = None
     applied_lsn: str | None = None
+    about: About = About.LAG
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,10 +117,31 @@ def step(
     """
     trend = before.trend.after(now, sample.lag, rules.thresholds.window)
     verdict = judge(replica, sample, trend, rules.thresholds)
+    before = dataclasses.replace(before, trend=trend)
+    return _step(replica, before, sample, verdict, now, about=About.LAG, rules=rules, quiet=quiet)
+
+
+def step_tables(
+    replica: str, before: Memory, sample: Sample, now: float, rules: Rules, *, quiet: bool = False
+) -> tuple[Memory, Notice | None]:
+    """Do as `step` does, of tables that are not as on the primary."""
+    rules = dataclasses.replace(rules, for_=max(rules.for_, _TABLES_FOR))
+    verdict = judge_tables(replica, sample)
+    if sample.strays is None and before.phase is not Phase.OK:
+        return before, None
+    return _step(
+        replica, before, sample, verdict, now, about=About.TABLES, rules=rules, quiet=quiet
+    )
+
+
+def _step(
+    replica: str, before: Memory, sample: Sample, verdict: Verdict, now: float, *, about: About,
+    rules: Rules, quiet: bool,
+) -> tuple[Memory, Notice | None]:  # fmt: skip
     after = _moved_on(before, verdict, now, rules)
     after = dataclasses.replace(
         after,
-        trend=trend,
+        trend=before.trend,
         level=verdict.level,
         reason=verdict.reason or (None if after.phase is Phase.OK else before.reason),
         summary=verdict.text,
@@ -112,14 +150,14 @@ def step(
     if kind is Kind.RESOLVED:
         lasted = shown(now - before.starts_at)
         over = dataclasses.replace(
-            _notice(replica, before, sample, now, kind),
+            _notice(replica, before, sample, now, kind, about=about),
             summary=f"{verdict.text} again, after {lasted}",
             ends_at=now,
         )
         return after, over
     if kind is None:
         return after, None
-    notice = _notice(replica, after, sample, now, kind)
+    notice = _notice(replica, after, sample, now, kind, about=about)
     told = dataclasses.replace(after, told=after.severity, told_at=now, notices=after.notices + 1)
     return told, notice
 
@@ -159,9 +197,12 @@ def _kind(before: Memory, after: Memory, now: float, rules: Rules, *, quiet: boo
     return Kind.REPEATED if 0 < rules.repeat <= now - after.told_at else None
 
 
-def _notice(replica: str, memory: Memory, sample: Sample, now: float, kind: Kind) -> Notice:
+def _notice(
+    replica: str, memory: Memory, sample: Sample, now: float, kind: Kind, *, about: About
+) -> Notice:
+    which = replica if about is About.LAG else f"{replica}/{about}"
     return Notice(
-        id=f"{replica}/{memory.starts_at:.3f}/{memory.notices + 1}",
+        id=f"{which}/{memory.starts_at:.3f}/{memory.notices + 1}",
         kind=kind,
         replica=replica,
         severity=memory.severity,
@@ -171,4 +212,5 @@ def _notice(replica: str, memory: Memory, sample: Sample, now: float, kind: Kind
         starts_at=memory.starts_at,
         lag=sample.lag,
         applied_lsn=sample.applied_lsn,
+        about=about,
     )

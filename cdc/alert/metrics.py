@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 
 LEVEL = Name("cdc_alert_state", "0 ok, 1 warning, 2 critical, 3 unknown.")
 FIRING = Name("cdc_alert_firing", "1 while people know of an alert.")
+TABLES = Name(
+    "cdc_alert_tables_firing", "1 while people know of an alert about a replica's tables."
+)
 LOOKED = Name("cdc_alert_looked_timestamp_seconds", "When the replicas were last looked at.", ())
 RUNS = Name(
     "cdc_alert_hook_runs_total",
@@ -80,6 +83,9 @@ class Endpoint(Collector):
         replicas, boxes = state.replicas.items(), state.outboxes.items()
         yield LEVEL.family(*(((name,), memory.level) for name, memory in replicas))
         yield FIRING.family(*(((name,), memory.told is not None) for name, memory in replicas))
+        yield TABLES.family(
+            *(((name,), memory.told is not None) for name, memory in state.tables.items())
+        )
         yield LOOKED.family(((), state.seen_at))
         yield RUNS.family(
             *(((name, how), count) for name, box in boxes for how, count in box.runs.items())

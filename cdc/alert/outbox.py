@@ -30,8 +30,8 @@ class Outbox:
 
     def with_(self, notice: Notice) -> Outbox:
         """Return it with one more; a reminder only where nothing of that alert waits already."""
-        waiting = {kept.replica for kept in self.notices}
-        if notice.kind is Kind.REPEATED and notice.replica in waiting:
+        waiting = {(kept.replica, kept.about) for kept in self.notices}
+        if notice.kind is Kind.REPEATED and (notice.replica, notice.about) in waiting:
             return self
         notices = (*self.notices, notice)
         over = max(0, len(notices) - _MOST)

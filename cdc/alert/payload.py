@@ -10,14 +10,14 @@ import datetime as dt
 import json
 from typing import Any
 
-from cdc.alert.judgement import Reason, Thresholds
+from cdc.alert.judgement import About, Reason, Thresholds
 from cdc.alert.machine import Kind, Notice
 from cdc.config import Config
 
 VERSION = 1
 
-#: The name under which every way of alerting knows it.
-ALERT = "CdcReplicaLag"
+#: The names under which every way of alerting knows them.
+ALERTS = {About.LAG: "CdcReplicaLag", About.TABLES: "CdcReplicaTables"}
 
 #: Sections of docs/operations.md.
 _SECTIONS = {
@@ -25,6 +25,8 @@ _SECTIONS = {
     Reason.WILL_BREACH: "a-replica-is-behind",
     Reason.STOPPED: "nothing-new-reaches-a-replica",
     Reason.UNKNOWN: "the-lag-of-a-replica-is-unknown",
+    Reason.UNCOVERED: "a-new-table-on-the-primary",
+    Reason.ASTRAY: "a-table-was-dropped-renamed-or-made-anew",
     None: "a-test-alert",
 }
 
@@ -61,7 +63,7 @@ def document(frame: Frame, notice: Notice) -> dict[str, Any]:
         "id": frame.id(notice),
         "notification": str(notice.kind),
         "status": "resolved" if notice.kind is Kind.RESOLVED else "firing",
-        "alert": ALERT,
+        "alert": ALERTS[notice.about],
         "stream": frame.stream,
         "replica": notice.replica,
         "severity": notice.severity.name.lower(),

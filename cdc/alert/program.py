@@ -12,7 +12,7 @@ import click
 
 from cdc import __version__, logs
 from cdc.alert import sampling, silences, store, trial, watching
-from cdc.alert.judgement import Level, Sample, Thresholds, Trend, Verdict, judge
+from cdc.alert.judgement import Level, Sample, Thresholds, Trend, Verdict, judge, judge_tables
 from cdc.alert.payload import Frame, utc
 from cdc.alert.settings import WebhookHook
 from cdc.alert.silences import Silence
@@ -51,7 +51,8 @@ def watch(said: Common) -> None:
 def once(said: Common, *, notify: bool) -> int:
     """Look once and say how the replicas are, as Nagios wants it.
 
-    Exit code 0: all are within lag.warn; 1: warning; 2: critical; 3: unknown, or the look failed.
+    Exit code 0: all are within lag.warn and have the primary's tables; 1: warning; 2: critical; 3: unknown, or
+    the look failed.
     """
     try:
         config = said.load()
@@ -64,8 +65,11 @@ def once(said: Common, *, notify: bool) -> int:
     thresholds = Thresholds(config.lag.warn, config.lag.target)
     found = sampling.samples(seen)
     verdicts = {name: judge(name, found[name], Trend(), thresholds) for name in names}
-    emit(said, _found_json(found, verdicts), _nagios(found, verdicts, thresholds))
-    return int(_worst(list(verdicts.values())))
+    tables = {name: judge_tables(name, found[name]) for name in names}
+    worst = _worst([*verdicts.values(), *tables.values()])
+    emit(said, _found_json(worst, found, verdicts, tables),
+         _nagios(worst, found, verdicts, tables, thresholds))  # fmt: skip
+    return int(worst)
 
 
 @cdc_lag_alert.command()
@@ -148,19 +152,25 @@ def _worst(verdicts: Sequence[Verdict]) -> Level:
     return max((v.level for v in verdicts), key=order.index)
 
 
-def _nagios(found: dict[str, Sample], verdicts: dict[str, Verdict], thresholds: Thresholds) -> str:
+def _nagios(
+    worst: Level, found: dict[str, Sample], verdicts: dict[str, Verdict], tables: dict[str, Verdict],
+    thresholds: Thresholds,
+) -> str:  # fmt: skip
     """Return the line that Nagios and its kin show, with what they draw behind the bar."""
-    told = "; ".join(v.text for v in verdicts.values())
+    amiss = [v.text for v in tables.values() if v.level is not Level.OK]
+    told = "; ".join([*(v.text for v in verdicts.values()), *amiss])
     drawn = " ".join(
         f"{name}={'U' if s.lag is None else f'{s.lag:.3f}s'};{thresholds.warn:g};{thresholds.target:g};0"
         for name, s in found.items()
     )
-    return f"CDC {_worst(list(verdicts.values())).name} - {told.replace('|', '/')} | {drawn}"
+    return f"CDC {worst.name} - {told.replace('|', '/')} | {drawn}"
 
 
-def _found_json(found: dict[str, Sample], verdicts: dict[str, Verdict]) -> dict[str, Any]:
+def _found_json(
+    worst: Level, found: dict[str, Sample], verdicts: dict[str, Verdict], tables: dict[str, Verdict]
+) -> dict[str, Any]:
     return {
-        "state": _worst(list(verdicts.values())).name.lower(),
+        "state": worst.name.lower(),
         "replicas": {
             name: {
                 "state": verdict.level.name.lower(),
@@ -168,6 +178,11 @@ def _found_json(found: dict[str, Sample], verdicts: dict[str, Verdict]) -> dict[
                 "summary": verdict.text,
                 "lag_seconds": found[name].lag,
                 "applied_lsn": found[name].applied_lsn,
+                "tables": {
+                    "state": tables[name].level.name.lower(),
+                    "reason": tables[name].reason,
+                    "summary": tables[name].text,
+                },
             }
             for name, verdict in verdicts.items()
         },

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cdc import lsn as lsns
 from cdc.alert.judgement import Sample
 from cdc.observation import Observation
+from cdc.strays import Stray
 
 
 def samples(seen: Observation) -> dict[str, Sample]:
@@ -25,7 +26,15 @@ def _sample(seen: Observation, replica: str) -> Sample:
     if lag.seconds is None and (unread := seen.unread.get(replica) or seen.unread.get("primary")):
         why = unread.what
     applied = None if lag.applied_lsn is None else lsns.show(lag.applied_lsn)
-    return Sample(lag.seconds, why, _stopped(seen, replica), applied)
+    return Sample(lag.seconds, why, _stopped(seen, replica), applied, _strays(seen, replica))
+
+
+def _strays(seen: Observation, replica: str) -> tuple[Stray, ...] | None:
+    """Return the tables that are not as on the primary; None while either end is not known."""
+    said = seen.readings.get(replica)
+    if not seen.tables_known or said is None or said.position is None:
+        return None
+    return tuple(stray for stray in seen.strays if replica in stray.replicas)
 
 
 def _stopped(seen: Observation, replica: str) -> str | None:

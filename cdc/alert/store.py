@@ -21,7 +21,7 @@ from typing import IO
 import msgspec
 
 from cdc.alert import files
-from cdc.alert.judgement import Level, Reason
+from cdc.alert.judgement import About, Level, Reason
 from cdc.alert.machine import Memory
 from cdc.alert.outbox import Outbox
 from cdc.config import Config
@@ -41,7 +41,7 @@ _PATIENCE = 10.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Told:
-    """An alert as an Alertmanager knows it: one of each replica and severity."""
+    """An alert as an Alertmanager knows it: one of each replica, subject and severity."""
 
     replica: str
     severity: Level
@@ -49,6 +49,7 @@ class Told:
     summary: str
     starts_at: float
     ends_at: float
+    about: About = About.LAG
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,15 +57,19 @@ class State:
     """Everything the watcher remembers. Times are seconds since 1970.
 
     `seen_at` is when it last looked, `begun_at` when it first did after a pause. `over` is what ended
-    lately, which an Alertmanager is told for some minutes.
+    lately, which an Alertmanager is told for some minutes. `replicas` has each one's lag, `tables` its tables.
     """
 
     version: int = VERSION
     seen_at: float = 0.0
     begun_at: float = 0.0
     replicas: dict[str, Memory] = dataclasses.field(default_factory=dict)
+    tables: dict[str, Memory] = dataclasses.field(default_factory=dict)
     outboxes: dict[str, Outbox] = dataclasses.field(default_factory=dict)
     over: tuple[Told, ...] = ()
+
+    def memories(self, about: About) -> dict[str, Memory]:
+        return self.tables if about is About.TABLES else self.replicas
 
     def moved(self, seconds: float) -> State:
         """Return it as seen by a clock that was set forward by so many seconds."""
@@ -73,6 +78,7 @@ class State:
             seen_at=self.seen_at + seconds,
             begun_at=self.begun_at + seconds,
             replicas={name: kept.moved(seconds) for name, kept in self.replicas.items()},
+            tables={name: kept.moved(seconds) for name, kept in self.tables.items()},
             outboxes={name: kept.moved(seconds) for name, kept in self.outboxes.items()},
             over=tuple(
                 dataclasses.replace(o, starts_at=o.starts_at + seconds, ends_at=o.ends_at + seconds)

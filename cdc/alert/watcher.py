@@ -8,13 +8,14 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 from cdc.alert import machine, sampling, silences
 from cdc.alert.alertmanager import OVER_FOR
 from cdc.alert.clock import Clock
 from cdc.alert.courier import Courier, Errand
 from cdc.alert.healing import Healing
-from cdc.alert.judgement import Sample, Thresholds
+from cdc.alert.judgement import About, Sample, Thresholds
 from cdc.alert.machine import Kind, Memory, Notice, Phase, Rules
 from cdc.alert.outbox import Outbox
 from cdc.alert.silences import Silence
@@ -31,6 +32,9 @@ _CONNECT_TIMEOUT = 10.0
 
 #: Seconds that what is being told has to end when the program is stopped, beyond its own limit.
 _LAST_WORDS = 10.0
+
+
+_STEPS: Final = {About.LAG: machine.step, About.TABLES: machine.step_tables}
 
 
 def rules(config: Config) -> Rules:
@@ -55,27 +59,40 @@ def advance(
 
     `quiet` are the replicas of which nobody wants to hear now.
     """
-    replicas: dict[str, Memory] = {}
+    kept: dict[About, dict[str, Memory]] = {About.LAG: {}, About.TABLES: {}}
     notices: list[Notice] = []
     over = [o for o in state.over if now - o.ends_at < OVER_FOR]
     for name, sample in samples.items():
-        before = state.replicas.get(name, Memory())
-        after, notice = machine.step(name, before, sample, now, by, quiet=name in quiet)
-        replicas[name] = after
-        if notice is None:
-            continue
-        notices.append(notice)
-        if notice.kind in {Kind.ESCALATED, Kind.RESOLVED} and before.told is not None:
-            over.append(
-                Told(name, before.told, notice.reason, notice.summary, notice.starts_at, now)
-            )
+        for about, step in _STEPS.items():
+            before = state.memories(about).get(name, Memory())
+            kept[about][name], notice = step(name, before, sample, now, by, quiet=name in quiet)
+            if notice is None:
+                continue
+            notices.append(notice)
+            if notice.kind in {Kind.ESCALATED, Kind.RESOLVED} and before.told is not None:
+                over.append(
+                    Told(
+                        name,
+                        before.told,
+                        notice.reason,
+                        notice.summary,
+                        notice.starts_at,
+                        now,
+                        about,
+                    )
+                )
     outboxes = dict(state.outboxes)
     for box in boxes:
         for notice in notices:
             outboxes[box] = outboxes.get(box, Outbox()).with_(notice)
     return (
         dataclasses.replace(
-            state, seen_at=now, replicas=replicas, outboxes=outboxes, over=tuple(over)
+            state,
+            seen_at=now,
+            replicas=kept[About.LAG],
+            tables=kept[About.TABLES],
+            outboxes=outboxes,
+            over=tuple(over),
         ),
         notices,
     )
@@ -100,12 +117,13 @@ def begun(
                 "hook %s is configured no more; %d notices to it are dropped", gone, waiting
             )
     for gone in state.replicas.keys() - set(replicas):
-        if state.replicas[gone].told is not None:
+        if any(gone in known and known[gone].told for known in (state.replicas, state.tables)):
             log.warning("%s is watched no more: nobody will be told that its alert is over", gone)
     return dataclasses.replace(
         state,
         outboxes={name: state.outboxes.get(name, Outbox()) for name in sorted(names)},
         replicas={name: kept for name, kept in state.replicas.items() if name in replicas},
+        tables={name: kept for name, kept in state.tables.items() if name in replicas},
     )
 
 
@@ -157,7 +175,7 @@ class Watcher:
         now = self._clock.now()
         found = {name: self._with_healing(sample) for name, sample in samples.items()}
         quiet = self._quiet(found, now)
-        before = self._store.state.replicas
+        before = self._store.state
         told: list[Notice] = []
 
         def change(state: State) -> State:
@@ -166,8 +184,9 @@ class Watcher:
             return after
 
         after = self._store.change(change)
-        for name, memory in after.replicas.items():
-            _say(name, before.get(name, Memory()), memory, quiet)
+        for about in About:
+            for name, memory in after.memories(about).items():
+                _say(name, before.memories(about).get(name, Memory()), memory, quiet)
         if told:
             for one in self._couriers:
                 one.wake()

@@ -106,7 +106,8 @@ standby = _unfit(
 )
 wal_level = _unfit("wal-level", LOSES, "The log holds no row changes: nothing is captured.")
 slots_left = _unfit("slots-left", DELAYS,
-                    "The connector needs a replication slot, a bootstrap another one while it runs.")  # fmt: skip
+                    "The connector needs a replication slot, a bootstrap another one while it runs, in the "
+                    "stock profile each replica one that stays.")  # fmt: skip
 
 
 @finding("senders-left", DELAYS, "The connector and a bootstrap each need a walsender.")

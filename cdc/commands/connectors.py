@@ -59,7 +59,7 @@ def apply(said: Common, dry_run: bool) -> None:
     connect = Connect(config.connect)
     wanted = definitions.render(config, _keys(config))
     found = _compare(connect, wanted)
-    read_before = found is not None or _slot_is_read(config)
+    read_before = dry_run or found is not None or _slot_is_read(config)
     if not dry_run and found != ():
         _check_topic(config)
         connect.put(wanted.name, wanted.config)

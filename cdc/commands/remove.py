@@ -24,7 +24,7 @@ from cdc.errors import NotReady
 def remove(said: Common, *, dry_run: bool, yes: str | None, admin_dsn: str | None) -> None:
     """Take away what makes a server a replica: its position, the schema cdc, roles, consumer group.
 
-    Its tables and rows stay as they are. Stop its daemon first. A role that owns tables stays, and
+    Its tables and rows stay as they are; who could write them before `cdc setup` may again. Stop its daemon first. A role that owns tables stays, and
     so does one that was there before `cdc setup`. Other replicas are not touched; afterwards take
     the replica out of the configuration.
     """

@@ -101,11 +101,16 @@ def test_once_answers_as_nagios_wants_it(stream: Stream, tmp_path: Path) -> None
         good = alert(config, "once", "-r", "r1")
         unfilled = alert(config, "once")
         strict = alert(variant(stream, tmp_path, warn="1ms"), "once", "-r", "r1", "--json")
+        stream.sql("primary", "CREATE TABLE later (id int PRIMARY KEY)")
+        astray = alert(config, "once", "-r", "r1")
+        stream.sql("primary", "DROP TABLE later")
     stopped = alert(config, "once", "-r", "r1")
 
     assert (0, "") == (good.returncode, good.stderr)
     assert good.stdout.startswith("CDC OK - r1 is ")
     assert ";180;300;0" in good.stdout
+    assert (1, True) == (astray.returncode, astray.stdout.startswith("CDC WARNING - r1 is "))
+    assert "public.later matches the patterns and is not published" in astray.stdout
     assert 3 == unfilled.returncode
     assert "how far r2 is behind is unknown" in unfilled.stdout
     assert "r2=U;180;300;0" in unfilled.stdout

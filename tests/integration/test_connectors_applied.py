@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 import requests
+from click.testing import CliRunner
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from harness import Stack, Stream, answers, edit, run, wait_until
+
+from cdc import cli, leaving
 
 pytestmark = pytest.mark.stack
 
@@ -205,6 +208,17 @@ def test_delete_keeps_offsets_and_slot(made: Stream) -> None:
     made.cdc("connectors", "apply")
     late = first_event(made, lambda v: is_row(v) and v["after"] == {"id": "2"})
     assert json.loads(late["source"]["sequence"])[0] is not None
+
+
+def test_a_dry_run_asks_nobody_for_the_slot(made: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether somebody reads from the slot matters only to who waits for the connector."""
+    asked: list[str] = []
+    monkeypatch.setattr(leaving, "slot", lambda _conn, name: asked.append(name))
+
+    done = CliRunner().invoke(cli.cdc, ["-c", str(made.config), "connectors", "apply", "--dry-run"])
+
+    assert (0, []) == (done.exit_code, asked), done.output
+    assert "would be created" in done.output
 
 
 def test_offsets_written_after_their_deletion_are_deleted_too(made: Stream) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from typing import Any
+from typing import Any, LiteralString
 
 import harness
+import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient
 from harness import Stream, edit
-from psycopg import conninfo
+from psycopg import conninfo, sql
 
-from cdc import clients
+from cdc import clients, locking
 
 pytestmark = pytest.mark.stack
 
@@ -127,6 +128,113 @@ def test_a_replica_goes_its_own_way(stream: Stream) -> None:
     assert [(1,)] == stream.sql("r1", "SELECT id FROM t")
     assert [(0,)] == stream.sql("r1", "SELECT count(*) FROM pg_namespace WHERE nspname = 'cdc'")
     assert [(1,)] == stream.sql("r2", "SELECT count(*) FROM cdc.position")
+
+
+#: Who may write what beside the daemon: on tables, on columns, and on what the daemon's role will make.
+_WRITERS = """
+SELECT c.relname::text, NULL, a.grantee::regrole::text, a.privilege_type, a.is_grantable
+  FROM pg_class c, aclexplode(c.relacl) AS a
+ WHERE c.relname IN ('t', 'u') AND a.grantee <> c.relowner
+UNION ALL
+SELECT attrelid::regclass::text, attname::text, a.grantee::regrole::text, a.privilege_type, a.is_grantable
+  FROM pg_attribute, aclexplode(attacl) AS a WHERE attrelid IN ('t'::regclass, 'u'::regclass)
+UNION ALL
+SELECT 'default', defaclnamespace::regnamespace::text, a.grantee::regrole::text, a.privilege_type, a.is_grantable
+  FROM pg_default_acl, aclexplode(defaclacl) AS a WHERE defaclrole = %s::regrole AND a.grantee <> defaclrole
+ ORDER BY 1, 2, 3, 4
+"""
+
+
+@pytest.fixture
+def written(stream: Stream) -> Stream:
+    """Give a stream whose replica r1 others were granted to write, in whatever way."""
+    stream.ready("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY)")
+    names = {"app": sql.Identifier(_app(stream)), "daemon": sql.Identifier(stream.role)}
+    granted: tuple[LiteralString, ...] = (
+        "CREATE ROLE {app}",
+        "GRANT SELECT, INSERT, TRUNCATE ON t TO {app}",
+        "GRANT UPDATE ON t TO {app} WITH GRANT OPTION",
+        "GRANT INSERT (id), UPDATE (id), SELECT, DELETE ON u TO {app}",
+        "GRANT UPDATE ON u TO PUBLIC",
+        "ALTER DEFAULT PRIVILEGES FOR ROLE {daemon} GRANT SELECT, DELETE ON TABLES TO {app}",
+        "ALTER DEFAULT PRIVILEGES FOR ROLE {daemon} IN SCHEMA public GRANT INSERT ON TABLES TO PUBLIC",
+    )
+    for statement in granted:
+        stream.sql("r1", sql.SQL(statement).format(**names))
+    return stream
+
+
+def _app(stream: Stream) -> str:
+    return f"cdc_{stream.name}_app"
+
+
+def _writers(stream: Stream) -> list[tuple[Any, ...]]:
+    return [
+        row for row in stream.sql("r1", _WRITERS, [stream.role]) if row[3] != "SELECT"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("printed", [False, True])
+def test_who_could_write_a_replica_may_again(written: Stream, printed: bool) -> None:
+    """What `cdc setup` took, by itself or by what it prints, is given back, and the plan tells it."""
+    before = _writers(written)
+    if printed:
+        script = written.cdc("setup", "--print", "-r", "r1").stdout
+        ((version,),) = written.sql("r1", "SELECT current_setting('server_version_num')::int")
+        subprocess.run(
+            [clients.find(version).pg_dump.with_name("psql"), "-X", "-q", "-d", written.dsn("r1")],
+            input=script, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    written.cdc("setup", "-r", "r1")
+    assert [] == _writers(written)
+    written.cdc("setup", "-r", "r1")
+
+    dry = written.cdc("remove", "-r", "r1", "--dry-run").stdout
+    assert [] == _writers(written)
+    written.cdc("remove", "-r", "r1", "--yes", "r1")
+
+    app = _app(written)
+    assert (
+        f"tables unlocked: {app} may write public.t, public.u, what {written.role} makes again"
+        in dry
+    )
+    assert f"tables unlocked: PUBLIC may write public.u, what {written.role} makes again" in dry
+    assert before == _writers(written)
+
+
+def test_nothing_is_given_back_that_was_not_taken(written: Stream) -> None:
+    """With --no-lock nothing was; what was granted since stays."""
+    before = _writers(written)
+    written.cdc("setup", "-r", "r1", "--no-lock")
+
+    done = written.cdc("remove", "-r", "r1", "--yes", "r1")
+
+    assert "unlocked" not in done.stdout
+    assert before == _writers(written)
+
+
+def test_what_cannot_be_given_back_is_told(written: Stream) -> None:
+    """Who may not give it says what a DBA would; what is gone hinders nothing."""
+    written.cdc("setup", "-r", "r1")
+    written.sql("r1", "ALTER TABLE t OWNER TO CURRENT_USER; DROP TABLE u")
+    with psycopg.connect(written.dsn("r1")) as conn:
+        conn.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(written.role)))
+        told = {s.what: s.statement for s in locking.unlock_steps(conn, written.name, written.role)}
+
+    app = _app(written)
+    assert (
+        f"tables unlocked: {app} may not write public.t yet; their owner or a superuser may "
+        f'GRANT INSERT, TRUNCATE ON "public"."t" TO "{app}";\n'
+        f'GRANT UPDATE ON "public"."t" TO "{app}" WITH GRANT OPTION'
+    ) in told
+    assert (
+        f"tables unlocked: {app} had DELETE on public.u, and one of them is not there any more"
+    ) in told
+    assert {
+        f"tables unlocked: {app} may write what {written.role} makes again",
+        f"tables unlocked: PUBLIC may write what {written.role} makes again",
+    } == {what for what, statement in told.items() if statement is not None}
+    written.cdc("remove", "-r", "r1", "--yes", "r1")
 
 
 def test_another_stream_s_position_stays(stream: Stream) -> None:

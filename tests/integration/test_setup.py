@@ -16,7 +16,9 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, Resourc
 from harness import Stack, Stream, edit, rows, wait_until
 from psycopg import conninfo, sql
 
-from cdc import state, steps
+from cdc import config as configs
+from cdc import keeper, provision, state, steps
+from cdc.errors import NotReady
 from cdc.steps import Step
 
 pytestmark = [pytest.mark.stack, pytest.mark.administrator]
@@ -242,6 +244,22 @@ def test_wrong_wal_level(made: Stream, plain_server: str) -> None:
 
     refused(done, "wal_level = replica", "ALTER SYSTEM SET wal_level = logical")
     assert [0, 0] == footprint(made)["states"]
+
+
+def test_slots_that_stay_need_room(made: Stream, stack: Stack) -> None:
+    """In the stock profile a slot of each replica's is to come; those that are there need no other."""
+    edit(made, r'^profile = "exact"$', 'profile = "stock"')
+    config = configs.load(made.config)
+    with spares.server(stack) as server:
+        server.start("wal_level=logical", "max_replication_slots=4")
+        with psycopg.connect(server.dsn, autocommit=True) as conn:
+            conn.execute("SELECT pg_create_physical_replication_slot('other')")
+            with pytest.raises(NotReady, match="3 replication slots left"):
+                provision.check_server(provision.server(conn, config), where="it", primary=True)
+            conn.execute("SELECT pg_drop_replication_slot('other')")
+            for replica in config.replicas:
+                keeper.hold(conn, config, replica)
+            provision.check_server(provision.server(conn, config), where="it", primary=True)
 
 
 def test_missing_privilege(made: Stream) -> None:

@@ -39,8 +39,7 @@ TABLES: LiteralString = """
 def pair(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stream]:
     """Give a stream with two running daemons whose r2 is of another version than the others."""
     ((ours,),) = harness.rows(stack.primary, "SHOW server_version_num")
-    # Not 16 below 18: pg_restore sets transaction_timeout since 17, which older servers do not know.
-    version = "17" if int(ours) >= 180_000 else "18"
+    version = "16" if int(ours) >= 180_000 else "18"
     folder = tmp_path_factory.mktemp("versions")
     with other_version.server(folder / "other", version) as other:
         mixed = dataclasses.replace(stack, replicas={**stack.replicas, "r2": other.dsn("postgres")})

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cdc import resources
 from cdc.alert import payload, trial
-from cdc.alert.judgement import Level, Reason, Thresholds
+from cdc.alert.judgement import About, Level, Reason, Thresholds
 from cdc.alert.machine import Kind, Notice
 from cdc.alert.payload import Frame
 
@@ -38,6 +38,7 @@ notices = st.one_of(
         starts_at=times,
         lag=st.none() | st.floats(0, 1e9),
         applied_lsn=st.none() | st.just("16/B374D848"),
+        about=st.sampled_from(About),
     ),
     st.builds(
         Notice,

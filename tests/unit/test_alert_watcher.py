@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from cdc.alert import courier, sampling, watcher, watching
+from cdc.alert import alertmanager, courier, sampling, watcher, watching
 from cdc.alert.clock import Clock
-from cdc.alert.judgement import Sample
+from cdc.alert.judgement import Reason, Sample
 from cdc.alert.machine import Kind
 from cdc.alert.payload import Frame
 from cdc.alert.settings import Alert, CommandHook
@@ -21,9 +21,11 @@ from cdc.alert.watcher import Watcher
 from cdc.config import Config, Connect, Kafka, Primary, Replica
 from cdc.errors import Unreachable
 from cdc.lag import Lag
+from cdc.names import TableName
 from cdc.observation import Observation, Slot
 from cdc.position import Position
 from cdc.readings import Capture, Daemon, ReplicaReading, Writer
+from cdc.strays import Stray
 from cdc.units import Duration
 from cdc.verify.gauges import Gauges
 
@@ -72,7 +74,7 @@ def lag(seconds: float | None = 1.0, state: Any = "following", why: str | None =
 
 def test_a_replica_that_follows() -> None:
     """Its lag and place are taken as they are."""
-    assert {"r1": Sample(1.0, "", None, "16/B374D848")} == sampling.samples(seen(lag()))
+    assert {"r1": Sample(1.0, "", None, "16/B374D848", ())} == sampling.samples(seen(lag()))
     assert not sampling.failed(seen(lag()))
 
 
@@ -153,6 +155,61 @@ def test_what_fires_in_the_grace_is_told_after_it(tmp_path: Path) -> None:
     assert [0] * 12 + [1] * 2 == told
     (notice,) = kept.state.outboxes["command page"].notices
     assert (Kind.NEW, 1060.0, 1000.0) == (notice.kind, notice.at, notice.starts_at)
+
+
+NEW = Stray(TableName("app", "later"), "unpublished", ("r1", "r2"))
+GONE = Stray(TableName("app", "old"), "gone", ("r2",))
+
+
+def test_tables_of_a_replica_are_known_or_not() -> None:
+    """Those of another replica are not its own; unread ends say nothing of tables."""
+    down = Unreachable("no", safe="", next="")
+
+    assert (NEW,) == sampling.samples(seen(lag(), strays=(NEW, GONE)))["r1"].strays
+    assert sampling.samples(seen(lag(), tables_known=False))["r1"].strays is None
+    unread = sampling.samples(seen(lag(), unread={"r1": down}, readings={}))
+    assert unread["r1"].strays is None
+
+
+def test_tables_are_told_beside_the_lag() -> None:
+    """By name, as a warning, once each way; what is told of the lag meanwhile begins and ends by itself."""
+    rules = watcher.rules(config(for_=Duration(30), clear_for=Duration(60), repeat=Duration(0)))
+    state, told = State(), list[tuple[float, str, str, str]]()
+
+    def look(now: float, sample: Sample) -> None:
+        nonlocal state
+        state, notices = watcher.advance(state, {"r1": sample}, now, rules)
+        told.extend((now, n.about, n.kind, n.severity.name) for n in notices)
+        for notice in notices:
+            assert notice.id.startswith("r1/tables/" if notice.about == "tables" else "r1/")
+        if any(n.about == "tables" and n.kind == "new" for n in notices):
+            assert "app.later matches the patterns and is not published" in notices[0].summary
+            assert Reason.UNCOVERED is notices[0].reason
+
+    for now in range(0, 1000, 10):
+        look(float(now), Sample(1.0, strays=(NEW,)))
+    for now in range(1000, 1100, 10):
+        look(float(now), Sample(400.0, strays=(NEW,)))
+    both = [a["labels"] for a in alertmanager.alerts(state, Frame.of(config()), 1100.0, 30.0)]
+    for now in range(1100, 1300, 10):
+        look(float(now), Sample(1.0, strays=(NEW,)))
+    for now in range(1300, 1400, 10):
+        look(float(now), Sample(None, "down", strays=None))
+    look(1400.0, Sample(1.0, strays=()))
+    for now in range(1410, 1600, 10):
+        look(float(now), Sample(1.0, strays=()))
+
+    assert told == [
+        (900.0, "tables", "new", "WARNING"),
+        (1030.0, "lag", "new", "CRITICAL"),
+        (1160.0, "lag", "resolved", "CRITICAL"),
+        (1330.0, "lag", "new", "CRITICAL"),
+        (1460.0, "lag", "resolved", "CRITICAL"),
+        (1460.0, "tables", "resolved", "WARNING"),
+    ]
+    assert [("CdcReplicaLag", "critical"), ("CdcReplicaTables", "warning")] == [
+        (labels["alertname"], labels["severity"]) for labels in both
+    ]
 
 
 def test_a_jump_of_the_clock_fires_nothing(

@@ -140,3 +140,17 @@ def test_differences_between_tables_are_named(here: Table | None, expected: list
     there = _table(("id", "integer", ""), ("b", "text", ""))
 
     assert expected == counterparts.differences(there, here, with_key=True)
+
+
+def test_a_server_is_not_told_of_settings_that_it_does_not_have() -> None:
+    """Only the head of a script is about the session; what stands in a function is the function's."""
+    head = (
+        b"--\n-- PostgreSQL database dump\n--\n\n\\restrict x\n\nSET statement_timeout = 0;\n"
+        b"SET transaction_timeout = 0;\nSELECT pg_catalog.set_config('search_path', '', false);\n\n"
+    )
+    body = b"CREATE FUNCTION f() AS $$\r\n\nSET transaction_timeout = 0;\n$$;\n\n\\unrestrict x\n"
+    without = head.replace(b"SET transaction_timeout = 0;\n", b"")
+
+    assert without + body == schema_load.understood(head + body, {"statement_timeout"})
+    both = {"statement_timeout", "transaction_timeout"}
+    assert head + body == schema_load.understood(head + body, both)

@@ -23,7 +23,7 @@ def statements(steps: list[Step]) -> list[str]:
 def server(**other: Any) -> Server:
     given: dict[str, Any] = {
         "wal_level": "logical", "version_num": 160004, "version": "16.4", "encoding": "UTF8",
-        "standby": False, "database": "app", "system_id": "1", "max_slots": 10, "others": 0,
+        "standby": False, "database": "app", "system_id": "1", "max_slots": 10, "others": 0, "needed": 2,
     }  # fmt: skip
     return Server(**{**given, **other})
 
@@ -45,6 +45,7 @@ WANTED = tables.select(config("app.*"), (table("app.B"), table("app.a")))
         ({"encoding": "SQL_ASCII"}, "encoding SQL_ASCII"),
         ({"standby": True}, "is a standby"),
         ({"others": 9}, "1 replication slots left"),
+        ({"others": 7, "needed": 4}, "3 replication slots left.* the replicas 2 that stay"),
     ],
 )
 def test_an_unfit_primary_is_refused(fault: dict[str, Any], says: str) -> None:

@@ -17,6 +17,7 @@ from cdc.batch import Batch, Buffer
 from cdc.config import Apply, Config, Connect, Kafka, Primary, Replica
 from cdc.errors import BrokenStream, CdcError, Unreachable
 from cdc.events import Change, End, Record
+from cdc.following import Follower
 from cdc.gauge import Gauge
 from cdc.history import History
 from cdc.ledger import Gap, Ledger
@@ -145,21 +146,29 @@ def test_a_repeated_heartbeat_does_not_count() -> None:
 
 
 class Ahead:
-    """A topic ahead of the position: gives its records to whoever looks, and counts the looks."""
+    """A topic ahead of the position: gives its records to whoever looks, and counts the looks.
 
-    def __init__(self, records: list[Record]) -> None:
-        self.records, self.looks = records, 0
+    `late` are those that come with each further look.
+    """
 
-    def ahead(self, _offset: int) -> Iterator[Record]:
+    def __init__(self, records: list[Record], *late: list[Record]) -> None:
+        self.records, self.late, self.looks, self.read = records, [*late], 0, 0
+
+    def ahead(self, offset: int) -> Iterator[Record]:
+        if self.looks and self.late:
+            self.records = self.records + self.late.pop(0)
         self.looks += 1
-        yield from self.records
+        for record in self.records:
+            if record.offset >= offset:
+                self.read += 1
+                yield record
 
 
-def end_of(txid: int, lsn: int) -> Record:
+def end_of(txid: int, lsn: int, offset: int = 99) -> Record:
     value = {
         "status": "END", "id": f"{txid}:{lsn}", "event_count": 1, "data_collections": [], "ts_ms": 1,
     }  # fmt: skip
-    return Record("cdc.app", 0, 99, None, json.dumps(value, separators=(",", ":")).encode())
+    return Record("cdc.app", 0, offset, None, json.dumps(value, separators=(",", ":")).encode())
 
 
 def large(turn: Turn, txid: int) -> None:
@@ -177,6 +186,41 @@ def test_the_end_of_a_large_transaction_is_looked_up_once() -> None:
 
     assert [1200, 1200] == [turn.end_of_open(), turn.end_of_open()]
     assert 1 == topic.looks
+
+
+def test_an_end_that_is_to_come_is_waited_for_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon says what it waits for, looks at what it may hang on, and reads each record ahead once."""
+    turn, daemon, watched = new_turn(), replicator(), list[tuple[str, str | None]]()
+    topic = Ahead([end_of(7, 1100, 98)], [], [end_of(8, 1200)])
+    turn.ahead.source = topic  # type: ignore[assignment]  # only `ahead` is asked
+    large(turn, 8)
+    gauge = daemon._gauge
+    monkeypatch.setattr("cdc.writing.LOOK_AGAIN", 0.0)
+    monkeypatch.setattr("cdc.position.generation", lambda *_: 0)
+    monkeypatch.setattr("cdc.guard.Guard.holdup", lambda _guard: "the connector has failed")
+    monkeypatch.setattr(
+        "cdc.guard.Guard.again", lambda _guard: watched.append((gauge.doing, gauge.trouble))
+    )
+    monkeypatch.setattr("cdc.history.Succession.again", lambda *_: None)
+    monkeypatch.setattr("cdc.source.Source.watch", lambda *_: None)
+
+    assert 1200 == daemon._awaiting.end(turn)
+    told = "the end of transaction 8 is not in the topic yet; the connector has failed"
+    assert [("waiting", told)] * 2 == watched
+    assert (3, 2) == (topic.looks, topic.read)
+
+
+def test_a_bootstrap_gives_up_where_an_end_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the daemon it holds nothing for ever: a topic that stays silent ends it."""
+    turn = new_turn()
+    turn.ahead.source = Ahead([end_of(7, 1100)])  # type: ignore[assignment]  # only `ahead` is asked
+    large(turn, 8)
+    follower = object.__new__(Follower)
+    follower._turn, follower._config = turn, replicator()._config
+    monkeypatch.setattr("cdc.following._PATIENCE", 0.3)
+
+    with pytest.raises(Unreachable, match="gives nothing more"):
+        follower._end_of_open()
 
 
 def test_looking_ahead_ends_when_stopped() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from psycopg import conninfo
 
-from cdc import config, environment, logs, paths, postgres, schema_load, secrecy
+from cdc import clients, config, environment, logs, paths, postgres, secrecy
 from cdc.config import Config
 from cdc.errors import ConfigError
 
@@ -152,12 +152,12 @@ def test_no_secret_of_the_configuration_is_shown(say: Callable[[Config], str]) -
 
 def test_a_client_program_gets_secrets_unseen() -> None:
     """A password is a variable; a key's lies in a file that only we read, as long as it is needed."""
-    with schema_load._secrets("host=p password=role-secret sslpassword=key-secret") as told:
+    with clients._secrets("host=p password=role-secret sslpassword=key-secret") as told:
         file = Path(told["PGSERVICEFILE"])
         mode, text = stat.S_IMODE(file.stat().st_mode), file.read_text("utf-8")
 
     assert {"PGPASSWORD": "role-secret", "PGSERVICE": "cdc", "PGSERVICEFILE": str(file)} == told
     assert (0o600, "[cdc]\nsslpassword=key-secret\n") == (mode, text)
     assert not file.exists()
-    with schema_load._secrets("host=p service=theirs sslpassword=x") as told:
+    with clients._secrets("host=p service=theirs sslpassword=x") as told:
         assert {} == told

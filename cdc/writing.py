@@ -124,8 +124,8 @@ class Turn:
     def end_of_open(self) -> int | None:
         """Return the END LSN of the open transaction, or the least it can be where that is enough.
 
-        None where it is needed and not in the log yet. Only after a bootstrap does it matter which commits the copied rows hold already; then the
-        END is looked up further on in the log.
+        None where it is needed and not in the log yet. Only after a bootstrap does it matter which
+        commits the copied rows hold already; then the END is looked up further on in the log.
         """
         least = self.ledger.applied + 1
         txid = self.buffer.open[0].txid

@@ -66,6 +66,10 @@ def test_the_replica_is_as_the_primary_was_whatever_happens() -> None:
             "return Verdict.NEW\n    if previous == self.applied", id="what comes again is applied again",
         ),
         pytest.param(
+            Ledger, "links", "begin.previous != self.applied", "False",
+            id="a whole transaction need not be the next link",
+        ),
+        pytest.param(
             guard.Patience, "spent", "return False", "return True",
             id="halts though the connector has failed",
         ),

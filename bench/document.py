@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import aims
 import applied
 import carried
 import growing
@@ -76,7 +77,7 @@ def files() -> dict[Path, str]:
     """Return what is written: a part for each result that is there, and the picture."""
     docs, found = ROOT / "docs", {path.stem: path for path in RESULTS.glob("*.json")}
     told = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in found.items()}
-    written, parts = {}, [_TITLE]
+    written, parts = {}, [_TITLE, aims.section(told), "\n"]
     if "apply" in told:
         parts += [applied.section(told["apply"]), "\n"]
         written[docs / "apply.svg"] = applied.picture(told["apply"])

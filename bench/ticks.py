@@ -48,17 +48,18 @@ class Ticks:
 
     def write(self, number: int, rate: float = 0) -> None:
         """Write `number` transactions."""
-        with self.writing(number, rate):
+        with self.writing(number, rate, flushed=False):
             pass
 
     @contextlib.contextmanager
-    def writing(self, number: int, rate: float) -> Iterator[None]:
-        """Write `number` transactions beside the block, and end with it where it fails."""
+    def writing(self, number: int, rate: float, *, flushed: bool = True) -> Iterator[None]:
+        """Write `number` transactions beside the block, and end with it where it fails.
+
+        Unless `flushed`, a commit does not wait for its log: what is not flushed is not sent either.
+        """
         base, self.last = self.last, self.last + number
         with psycopg.connect(self.stream.primary, autocommit=True) as conn:
-            if (
-                not rate
-            ):  # else its commits wait for the log, as is usual: what is not flushed is not sent
+            if not flushed:
                 conn.execute("SET synchronous_commit = off")
 
             def write() -> None:
@@ -91,14 +92,19 @@ class Ticks:
         finally:
             consumer.close()
 
-    def measured(self, dsn: str, rate: float, seconds: float) -> dict[str, float]:
+    def measured(
+        self, dsn: str, rate: float, seconds: float, *, flushed: bool = True
+    ) -> dict[str, float]:
         """Return what transactions at `rate` took from their row's time to where it was seen at `dsn`, in seconds."""
         number, first = int(rate * seconds), self.last
         took: list[float] = []
         statement: LiteralString = (
             "SELECT id, extract(epoch FROM at)::float8 FROM ticks WHERE id > %s ORDER BY id"
         )
-        with psycopg.connect(dsn, autocommit=True) as conn, self.writing(number, rate):
+        with (
+            psycopg.connect(dsn, autocommit=True) as conn,
+            self.writing(number, rate, flushed=flushed),
+        ):
             began, seen = time.monotonic(), first
             while seen < first + number and time.monotonic() < began + 20 * seconds:
                 rows, now = conn.execute(statement, [seen]).fetchall(), time.time()

@@ -74,7 +74,7 @@ def compete(bench: Bench, runs: int, told: dict[str, Any]) -> None:
         say(
             f"{cell.table}: {cell.events:,} changes written and captured in {bench.runner.write(cell):.0f} s"
         )
-        often = runs if cell.size == "large" else 1
+        often = runs if cell.size == "large" else min(runs, 3)
         result: dict[str, Any] = {**dataclasses.asdict(cell), "runs": {}, "refused": {}}
         if not number:  # the sink's code is compiled as it runs
             for one in bench.sinks:
@@ -88,7 +88,7 @@ def compete(bench: Bench, runs: int, told: dict[str, Any]) -> None:
                 result["runs"].setdefault(contestant.name, []).append(dataclasses.asdict(run))
             else:
                 result["refused"][contestant.name] = run
-        told["cells"].append(result)
+        told["cells"] = sorted([*told["cells"], result], key=_place)
         RESULTS.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
@@ -109,17 +109,10 @@ def told_of(bench: Bench, contestant: Contestant, cell: Cell) -> Run | str:
     return run
 
 
-def main() -> None:
-    """Measure and write the results and the document."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--large", type=int, default=500_000, help="changes in a main cell")
-    parser.add_argument("--single", type=int, default=50_000, help="one-row transactions in a cell")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--cells", nargs="+", help="only these tables")
-    parser.add_argument("--sinks", nargs="*", choices=sink.SINKS, default=list(sink.SINKS))
-    said = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave nothing running
-    wanted = [c for c in cells(said.large, said.single) if not said.cells or c.table in said.cells]
+def _place(result: dict[str, Any]) -> int:
+    """Return where a cell stands in the document."""
+    table = f"{result['shape']}_{result['kind']}_{result['size']}"
+    return [one for one in told["cells"] if _place(one) not in now]
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cdc-bench-")))
         running = stack.enter_context(harness.own_stack(folder / "stack", "--replicas", "1"))
@@ -137,7 +130,7 @@ def main() -> None:
             "settings": contestants.shown_settings(stream.dsn("r1")),
             "idle": [bench.ours.idle() for _ in range(3)],
             "sinks": {name: sink.SINKS[name][0] for name in said.sinks},
-            "cells": [],
+            "cells": _others(wanted),
         }
         say("built;", told["settings"])
         compete(bench, said.runs, told)

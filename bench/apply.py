@@ -112,7 +112,32 @@ def told_of(bench: Bench, contestant: Contestant, cell: Cell) -> Run | str:
 def _place(result: dict[str, Any]) -> int:
     """Return where a cell stands in the document."""
     table = f"{result['shape']}_{result['kind']}_{result['size']}"
+    return [cell.table for cell in cells(1, 1)].index(table)
+
+
+def _others(wanted: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Return what was measured before of cells that are not measured now."""
+    told = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"cells": []}
+    now = {_place(dataclasses.asdict(cell)) for cell in wanted}
     return [one for one in told["cells"] if _place(one) not in now]
+
+
+def main() -> None:
+    """Measure and write the results and the document."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--large", type=int, default=500_000, help="changes in a main cell")
+    parser.add_argument("--single", type=int, default=50_000, help="one-row transactions in a cell")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument(
+        "--cells",
+        nargs="+",
+        metavar="TABLE",
+        help="only these; what was measured of others is kept",
+    )
+    parser.add_argument("--sinks", nargs="*", choices=sink.SINKS, default=list(sink.SINKS))
+    said = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave nothing running
+    wanted = [c for c in cells(said.large, said.single) if not said.cells or c.table in said.cells]
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cdc-bench-")))
         running = stack.enter_context(harness.own_stack(folder / "stack", "--replicas", "1"))

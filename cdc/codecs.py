@@ -139,7 +139,7 @@ _INTERVAL = re.compile(
 
 def _interval(type_: Type, modes: Modes) -> Codec | Lost:
     if type_.infinite:
-        return Lost("how an infinite one is written was not measured")
+        return Lost("an infinite one is written as 0")
     if modes.interval != "string":
         return Lost("its months and days are turned into a length", "interval.handling.mode=string")
 

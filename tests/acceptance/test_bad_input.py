@@ -201,6 +201,7 @@ def test_a_role_that_may_not_set_up_is_told_who_may(witness: Witness) -> None:
 
 def test_a_table_absent_at_the_replica_is_named(witness: Witness) -> None:
     """Bootstrap that must not make tables names the one the replica lacks."""
+    witness.stream.sql("primary", "CREATE TABLE IF NOT EXISTS app.extra (id int PRIMARY KEY)")
     witness.stream.cdc("setup")
     with witness.unmoved():
         said = witness.refused(
@@ -283,6 +284,8 @@ def test_a_daemon_that_may_not_silence_triggers_halts(witness: Witness) -> None:
     stream, weak = witness.stream, f"cdc_{witness.stream.name}_weak"
     role = sql.Identifier(weak)
     stream.sql("r1", sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(role, refusals.WRONG))
+    database = sql.Identifier(stream.name)
+    stream.sql("r1", sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, role))
     stream.sql("r1", sql.SQL("GRANT USAGE ON SCHEMA cdc TO {}").format(role))
     stream.sql("r1", sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA cdc TO {}").format(role))
     with witness.unmoved():

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 import receivers
 from harness import ROOT, Stream, wait_until
-from psycopg import conninfo
+from psycopg import conninfo, sql
 
 from cdc import config as configuration
 
@@ -126,8 +126,6 @@ def test_no_new_reader_comes_to_a_stale_replica(stream: Stream) -> None:
         finally:
             readers.over.set()
             thread.join()
-            for name in stream.replicas:
-                stream.sql(name, "DROP ROLE router_reader")
 
     assert {ports["r2"]} == stale
     last = max(at for at, to in readers.opened if to == ports["r1"] and at < freed)
@@ -138,10 +136,12 @@ def test_no_new_reader_comes_to_a_stale_replica(stream: Stream) -> None:
 
 def reader(stream: Stream) -> str:
     """Return a connection string of a role that both replicas know by the same password."""
+    role = f"cdc_{stream.name}_reader"
+    names = {"role": sql.Identifier(role), "database": sql.Identifier(stream.name)}
     for name in stream.replicas:
-        stream.sql(name, "DROP ROLE IF EXISTS router_reader")
-        stream.sql(name, "CREATE ROLE router_reader LOGIN PASSWORD 'read-only'")
-    return f"dbname={stream.name} user=router_reader password=read-only"
+        stream.sql(name, sql.SQL("CREATE ROLE {role} LOGIN PASSWORD 'read-only'").format(**names))
+        stream.sql(name, sql.SQL("GRANT CONNECT ON DATABASE {database} TO {role}").format(**names))
+    return f"dbname={stream.name} user={role} password=read-only"
 
 
 def held(dsn: str, port: int) -> psycopg.Connection[tuple[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -294,7 +295,7 @@ def test_the_primary_is_never_filled(unfilled: Stream) -> None:
         for d in (settings.replicas["r1"].dsn, settings.primary.dsn)
     ]
     unfilled.config.write_text(
-        text.replace(f"port={ports[0]} ", f"port={ports[1]} "), encoding="utf-8"
+        re.sub(rf"port={ports[0]}\b", f"port={ports[1]}", text), encoding="utf-8"
     )
 
     assert "is the primary itself" in refused(unfilled, "--overwrite")
@@ -307,7 +308,9 @@ def test_without_the_right_to_silence_triggers(unfilled: Stream) -> None:
     role = f"cdc_{unfilled.name}_plain"
     unfilled.sql("r1", "CREATE ROLE {} LOGIN PASSWORD 'x'".replace("{}", role))
     unfilled.sql(
-        "r1", f"GRANT ALL ON SCHEMA cdc TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA cdc TO {role}"
+        "r1",
+        f"GRANT CONNECT ON DATABASE {unfilled.name} TO {role}; GRANT ALL ON SCHEMA cdc TO {role};"
+        f"GRANT ALL ON ALL TABLES IN SCHEMA cdc TO {role}",
     )
     dsn = conninfo.make_conninfo(
         settings.replicas["r1"].dsn, user=role, password="x", passfile="/nowhere"

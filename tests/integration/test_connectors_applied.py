@@ -261,7 +261,10 @@ def test_options_that_lose_data_are_refused(made: Stream) -> None:
 
 def test_without_setup_nothing_starts(stream: Stream) -> None:
     """No topic: the connector is not created, and the message says what to run."""
-    refused(stream.cdc("connectors", "apply", check=False), "refuses the definition", "password")
+    if not stream.least:  # whose role of the daemon nobody has made yet
+        refused(
+            stream.cdc("connectors", "apply", check=False), "refuses the definition", "password"
+        )
     stream.sql("primary", "CREATE TABLE t (id int PRIMARY KEY)")
     stream.cdc("setup")
     edit(stream, r"^\[kafka.topic\]$", '[kafka.topic]\nname = "absent"')

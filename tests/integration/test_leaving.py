@@ -240,7 +240,7 @@ def test_what_cannot_be_given_back_is_told(written: Stream) -> None:
 def test_another_stream_s_position_stays(stream: Stream) -> None:
     """Where a replica follows two streams, only what is of this one goes."""
     stream.sql("primary", "CREATE TABLE t (id int PRIMARY KEY)")
-    stream.cdc("setup", "-r", "r1")
+    stream.cdc("setup")
     for name in ("other", stream.name):
         stream.sql(
             "r1",

@@ -168,5 +168,6 @@ class Replay:
         return known[1]
 
     def _raw(self, statement: bytes, values: Sequence[Value]) -> int:
+        # Never prepared: that fixes the parameters' types, and a column may be widened any time.
         with psycopg.RawCursor(self._conn) as cursor:
-            return cursor.execute(statement, values).rowcount
+            return cursor.execute(statement, values, prepare=False).rowcount

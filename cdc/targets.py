@@ -36,6 +36,7 @@ class Targets:
         self._tables: dict[TableName, Table] = {}
         self._stages: dict[TableName, sql.Identifier] = {}
         self._stage_number = 0
+        self._ordinary = False  # known with the first table
 
     def __getitem__(self, name: TableName) -> Table:
         return self._tables[name]
@@ -45,8 +46,14 @@ class Targets:
         return {name: table.key for name, table in self._tables.items()}
 
     def learn(self, batch: Sequence[Change]) -> None:
-        """Know every table of `batch`; SchemaMismatch when an event does not fit its table."""
+        """Know every table of `batch`; SchemaMismatch when an event does not fit its table.
+
+        Where constraints are checked, those that are deferrable are from here on checked at COMMIT:
+        the primary may have deferred them, and a statement of it be several here.
+        """
         self._read(batch)
+        if self._ordinary:
+            self._conn.execute("SET CONSTRAINTS ALL DEFERRED")
         if stale := self._altered(batch):
             for name in stale:
                 del self._tables[name]
@@ -118,9 +125,8 @@ class Targets:
         if not unknown:
             return
         role = self._conn.execute("SHOW session_replication_role").fetchone()
-        found = catalog.read(
-            self._dsn, self._application, unknown, fires_triggers=role != ("replica",)
-        )
+        self._ordinary = role != ("replica",)
+        found = catalog.read(self._dsn, self._application, unknown, fires_triggers=self._ordinary)
         for name in sorted(unknown):
             first = next(change for change in batch if change.table == name)
             if name not in found:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import LiteralString
 
 import compare
+import least
 import pytest
 import refusals
 from harness import Stack, Stream
@@ -35,6 +36,9 @@ TABLES = """
     CREATE POLICY even ON app.hidden USING (id % 2 = 0);
     INSERT INTO app.hidden SELECT i, 'row' FROM generate_series(1, 10) i;
 """
+#: How a trigger of the primary is kept quiet: as it is, in a replica's session, or disabled.
+QUIET = "D" if least.TRIGGERS == "disabled" else "O"
+
 NAMES = ["app.t", "app.bare", "app.loud", "app.hidden"]
 
 
@@ -72,7 +76,7 @@ def test_what_always_fires_on_the_primary_is_quiet_on_the_replica(witness: Witne
     catch_up(witness)
 
     assert [] == differences(stream)
-    assert [("O",)] == stream.sql(
+    assert [(QUIET,)] == stream.sql(
         "r1", "SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'shout'"
     )
 
@@ -81,7 +85,13 @@ def test_what_always_fires_on_the_primary_is_quiet_on_the_replica(witness: Witne
     ("meddling", "says"),
     [
         ("ENABLE ALWAYS TRIGGER shout", "has the trigger shout, which fires on replicated rows"),
-        ("ENABLE REPLICA TRIGGER shout", "has the trigger shout, which fires on replicated rows"),
+        pytest.param(
+            "ENABLE REPLICA TRIGGER shout",
+            "has the trigger shout, which fires on replicated rows",
+            marks=pytest.mark.skipif(
+                QUIET == "D", reason="the daemon is no replica's session there"
+            ),
+        ),
         ("ENABLE ALWAYS RULE also", "has the rule also, which rewrites"),
         (
             "ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",

@@ -147,7 +147,8 @@ class Witness:
         """Look until the replica follows again, and its daemon says so."""
 
         def follows() -> bool:
-            seen = self.look(unknown=True)
+            # A daemon that has been out of touch says for a moment what it knew before.
+            seen = self.look(unknown=True, served=False)
             if seen.capture is not None and seen.capture.failed:
                 # As after any failure of the primary that Debezium does not take for a passing one.
                 self.stream.cdc("connectors", "restart")
@@ -157,6 +158,7 @@ class Witness:
                 and (found.seconds or 0.0) < 1
                 and told is not None
                 and told["fresh"]
+                and told["lag_seconds"] < NEAR
             )
 
         wait_until(follows, "the replica follows again", timeout=180)

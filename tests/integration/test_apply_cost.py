@@ -38,6 +38,7 @@ def applying(stream: Stream) -> Iterator[tuple[psycopg.Connection[Any], Applier]
     stream.sql("r1", "CREATE TABLE t (id int PRIMARY KEY, v text)")
     dsn = stream.dsn("r1")
     with closing(postgres.connect(dsn, "test", autocommit=True, settings=writing.SETTINGS)) as conn:
+        conn.execute("SET session_replication_role = replica")
         applier = Applier(conn, dsn, "test")
         for _ in range(6):  # from the fifth time on a statement is prepared
             for op in ROUND_TRIPS:

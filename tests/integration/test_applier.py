@@ -1,4 +1,4 @@
-"""A replica's table that is altered while a session writes to it."""
+"""A replica's table that is not as simple as it looks: altered meanwhile, or with constraints that wait."""
 
 from __future__ import annotations
 
@@ -45,3 +45,23 @@ def test_values_that_fit_since_a_column_was_widened_are_taken(stream: Stream) ->
             write("u", rows, 100 * rows, 3_000_000_000)
 
     assert [(sum(SIZES),)] == stream.sql("r1", "SELECT count(*) FROM t WHERE n = 3000000000")
+
+
+def test_keys_that_swap_in_one_statement_are_taken_where_constraints_are_checked(
+    stream: Stream,
+) -> None:
+    """As by a daemon whose role may not set session_replication_role (`triggers = "disabled"`)."""
+    stream.sql("r1", "CREATE TABLE t (id int PRIMARY KEY DEFERRABLE, n int)")
+    stream.sql("r1", "INSERT INTO t VALUES (1, 1), (2, 2)")
+    dsn = stream.dsn("r1")
+    with closing(postgres.connect(dsn, "test", autocommit=True, settings=writing.SETTINGS)) as conn:
+        conn.execute("BEGIN")
+        Applier(conn, dsn, "test").write([
+            Change("d", T, {"id": "1", "n": "1"}, None, 7, 1, 1, 1, 10),
+            Change("c", T, None, {"id": "2", "n": "1"}, 7, 1, 2, 2, 10),
+            Change("d", T, {"id": "2", "n": "2"}, None, 7, 2, 3, 3, 10),
+            Change("c", T, None, {"id": "1", "n": "2"}, 7, 2, 4, 4, 10),
+        ])  # fmt: skip
+        conn.execute("COMMIT")
+
+    assert [(1, 2), (2, 1)] == stream.sql("r1", "SELECT id, n FROM t ORDER BY id")

@@ -52,7 +52,7 @@ def test_keys_that_swap_in_one_statement_are_taken_where_constraints_are_checked
 ) -> None:
     """As by a daemon whose role may not set session_replication_role (`triggers = "disabled"`)."""
     stream.sql("r1", "CREATE TABLE t (id int PRIMARY KEY DEFERRABLE, n int)")
-    stream.sql("r1", "INSERT INTO t VALUES (1, 1), (2, 2)")
+    stream.sql("r1", "ALTER TABLE t REPLICA IDENTITY FULL; INSERT INTO t VALUES (1, 1), (2, 2)")
     dsn = stream.dsn("r1")
     with closing(postgres.connect(dsn, "test", autocommit=True, settings=writing.SETTINGS)) as conn:
         conn.execute("BEGIN")

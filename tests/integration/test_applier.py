@@ -50,18 +50,19 @@ def test_values_that_fit_since_a_column_was_widened_are_taken(stream: Stream) ->
 def test_keys_that_swap_in_one_statement_are_taken_where_constraints_are_checked(
     stream: Stream,
 ) -> None:
-    """As by a daemon whose role may not set session_replication_role (`triggers = "disabled"`)."""
+    """As by a daemon whose role may not set session_replication_role, and of a large transaction in pieces."""
     stream.sql("r1", "CREATE TABLE t (id int PRIMARY KEY DEFERRABLE, n int)")
     stream.sql("r1", "ALTER TABLE t REPLICA IDENTITY FULL; INSERT INTO t VALUES (1, 1), (2, 2)")
     dsn = stream.dsn("r1")
     with closing(postgres.connect(dsn, "test", autocommit=True, settings=writing.SETTINGS)) as conn:
+        applier = Applier(conn, dsn, "test")
         conn.execute("BEGIN")
-        Applier(conn, dsn, "test").write([
-            Change("d", T, {"id": "1", "n": "1"}, None, 7, 1, 1, 1, 10),
-            Change("c", T, None, {"id": "2", "n": "1"}, 7, 1, 2, 2, 10),
-            Change("d", T, {"id": "2", "n": "2"}, None, 7, 2, 3, 3, 10),
-            Change("c", T, None, {"id": "1", "n": "2"}, 7, 2, 4, 4, 10),
-        ])  # fmt: skip
+        for n in (1, 2):
+            before, after = {"id": str(n), "n": str(n)}, {"id": str(3 - n), "n": str(n)}
+            applier.write([
+                Change("d", T, before, None, 7, n, 2 * n - 1, n, 10),  # type: ignore[arg-type]  # dict is invariant
+                Change("c", T, None, after, 7, n, 2 * n, n, 10),  # type: ignore[arg-type]  # as above
+            ])  # fmt: skip
         conn.execute("COMMIT")
 
     assert [(1, 2), (2, 1)] == stream.sql("r1", "SELECT id, n FROM t ORDER BY id")

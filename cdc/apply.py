@@ -59,6 +59,9 @@ class Applier:
         Raises SchemaMismatch, ApplyRefused, or psycopg's error where trying again may help.
         """
         self._targets.learn(batch)
+        if self._targets.ordinary:
+            # The primary may have deferred them, and a statement of it may be several here.
+            self._conn.execute("SET CONSTRAINTS ALL DEFERRED")
         tables = len({change.table for change in batch})
         few = changes.events(batch) if len(batch) <= _FEW * tables else []
         if len(few) == 1:

@@ -28,7 +28,10 @@ FOREIGN = (
 
 
 class Targets:
-    """The replica's tables as the session `conn` sees them; `dsn` is where to read the catalog."""
+    """The replica's tables as the session `conn` sees them; `dsn` is where to read the catalog.
+
+    `ordinary` tells that it is no replica's session: constraints and triggers act on what it writes.
+    """
 
     def __init__(self, conn: psycopg.Connection[Any], dsn: str, application: str) -> None:
         self._conn = conn
@@ -36,7 +39,7 @@ class Targets:
         self._tables: dict[TableName, Table] = {}
         self._stages: dict[TableName, sql.Identifier] = {}
         self._stage_number = 0
-        self._ordinary = False  # known with the first table
+        self.ordinary = False  # known with the first table
 
     def __getitem__(self, name: TableName) -> Table:
         return self._tables[name]
@@ -46,14 +49,8 @@ class Targets:
         return {name: table.key for name, table in self._tables.items()}
 
     def learn(self, batch: Sequence[Change]) -> None:
-        """Know every table of `batch`; SchemaMismatch when an event does not fit its table.
-
-        Where constraints are checked, those that are deferrable are from here on checked at COMMIT:
-        the primary may have deferred them, and a statement of it be several here.
-        """
+        """Know every table of `batch`; SchemaMismatch when an event does not fit its table."""
         self._read(batch)
-        if self._ordinary:
-            self._conn.execute("SET CONSTRAINTS ALL DEFERRED")
         if stale := self._altered(batch):
             for name in stale:
                 del self._tables[name]
@@ -125,8 +122,8 @@ class Targets:
         if not unknown:
             return
         role = self._conn.execute("SHOW session_replication_role").fetchone()
-        self._ordinary = role != ("replica",)
-        found = catalog.read(self._dsn, self._application, unknown, fires_triggers=self._ordinary)
+        self.ordinary = role != ("replica",)
+        found = catalog.read(self._dsn, self._application, unknown, fires_triggers=self.ordinary)
         for name in sorted(unknown):
             first = next(change for change in batch if change.table == name)
             if name not in found:

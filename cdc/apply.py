@@ -29,6 +29,9 @@ from cdc.targets import Targets
 #: it saves (docs/decisions.md, "Few rows").
 _FEW = 5
 
+#: Bytes of records from which on there is no few: COPY sends a large row in parts, a statement holds it whole, twice.
+_LARGE = 1 << 20
+
 
 class Mismatch(Exception):  # noqa: N818 -- asks for the row-by-row path, which names the row
     """A statement wrote another number of rows than the net change says."""
@@ -62,8 +65,7 @@ class Applier:
         if self._targets.ordinary:
             # The primary may have deferred them, and a statement of it may be several here.
             self._conn.execute("SET CONSTRAINTS ALL DEFERRED")
-        tables = len({change.table for change in batch})
-        few = changes.events(batch) if len(batch) <= _FEW * tables else []
+        few = changes.events(batch) if _are_few(batch) else []
         if len(few) == 1:
             return self._replay.write(few[0])
         self._conn.execute("SAVEPOINT cdc_batch")
@@ -166,6 +168,12 @@ class Applier:
     def _one(self, statement: sql.Composed) -> Any:
         row = self._conn.execute(statement).fetchone()
         return row[0] if row else None
+
+
+def _are_few(batch: Sequence[Change]) -> bool:
+    """Tell whether statements for single rows cost less than sets of them."""
+    tables = len({change.table for change in batch})
+    return len(batch) <= _FEW * tables and sum(change.size for change in batch) < _LARGE
 
 
 def _values(rows: Iterable[Row], columns: Sequence[str]) -> Iterable[Sequence[Value]]:

@@ -276,7 +276,7 @@ def test_passwords_are_in_no_command_line(stream: Stream, tmp_path: Path) -> Non
 
     started = (tmp_path / "started").read_text()
     assert "pg_dump --dbname" in started
-    assert "pg_restore --dbname" in started
+    assert "/pg_restore --no-owner" in started
     assert "hush" not in started
 
 

@@ -76,7 +76,7 @@ def between(made: Capture, session: psycopg.Connection[Any], keys: Iterator[int]
 
 def stopped_at(made: Capture, place: int) -> bool:
     """Stop the connector; tell whether it will resume at `place`, not at another commit."""
-    wait_until(lambda: _stored(made) >= place, "the commit is stored")
+    wait_until(lambda: _stored(made) >= place, "the commit is stored", 180)
     made.act("PUT", "/stop")
     wait_until(lambda: made.states() == ["STOPPED"], "the connector is stopped")
     return _stored(made) == place

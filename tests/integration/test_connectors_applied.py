@@ -202,6 +202,8 @@ def test_delete_keeps_offsets_and_slot(made: Stream) -> None:
     done = made.cdc("connectors", "delete")
 
     assert "offsets stay" in done.stderr
+    # Connect says for a moment that nobody runs it.
+    wait_until(lambda: made.cdc("connectors", "status", check=False).stdout == "", "it is gone")
     refused(made.cdc("connectors", "status", check=False), "there is no connector")
     assert "was not there" in made.cdc("connectors", "delete").stdout
     made.sql("primary", "INSERT INTO t VALUES (2)")

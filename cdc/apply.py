@@ -27,7 +27,7 @@ from cdc.targets import Targets
 
 #: Changes a table that are written one by one at first: for so few, COPY into a staging table costs more than
 #: it saves (docs/decisions.md, "Few rows").
-_FEW = 5
+_FEW = 3
 
 #: Bytes of records from which on there is no few: COPY sends a large row in parts, a statement holds it whole, twice.
 _LARGE = 1 << 20

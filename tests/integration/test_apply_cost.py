@@ -29,7 +29,7 @@ T = TableName("public", "t")
 ROUND_TRIPS = {"c": 3, "u": 5, "d": 5}
 
 #: Rows from which on they are staged.
-MANY = 6
+MANY = 4
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def counted(
 def test_a_batch_costs_the_same_round_trips_whatever_its_rows(
     applying: tuple[psycopg.Connection[Any], Applier], tmp_path: Path
 ) -> None:
-    """Six rows or two thousand: as many statements and answers; COPY carries each value once."""
+    """Four rows or two thousand: as many statements and answers; COPY carries each value once."""
     conn, applier = applying
     for op, trips in ROUND_TRIPS.items():
         for rows in (MANY, 2000):

@@ -48,7 +48,7 @@ _COLUMNS: dict[Shape, dict[LiteralString, LiteralString]] = {
 }  # fmt: skip
 
 #: Which row the i-th change concerns: all rows once, none beside the one before.
-_SCATTERED: LiteralString = "1 + i * 7919 % base"
+_SCATTERED: LiteralString = "1 + i::bigint * 7919 % base"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

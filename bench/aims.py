@@ -32,6 +32,8 @@ _WHY = """
   Python's lock (nothing). Left: processes that decode, where there are cores for them.
 - **Beside the sink** the same holds this program up. Its faster setting on narrow tables is the one with `unnest` inserts, which fails where a table
   has bytea.
+- **A longer backlog** costs the replica's server more because the table is as long: from some million rows on it lies outside `shared_buffers`
+  (128 MB here), and changes meet it everywhere.
 - **Filling** has about 1.5 s that do not grow: starting Python, the barrier through Kafka, catalogs on both ends, dump and restore
   of the schema. What grows is the same COPY.
 - **cdc-verify** reads with half of the primary's processor time and then rests, by default, to half a core; reladiff takes what it gets.
@@ -116,17 +118,17 @@ def _growth(told: Results) -> Iterator[Aim]:
             ratio >= 20,
         )
     if found := told.get("backlog"):
-        costs = [
-            statistics.median((run["own_cpu"] + run["replica_cpu"]) / one["events"] for run in one["runs"])
-            for one in found
-        ]  # fmt: skip
-        shown = ", ".join(f"{cost * 1e6:.1f}" for cost in costs)
         sizes = f"{found[0]['events']:,} to {found[-1]['events']:,}"
-        yield (
-            f"a change costs the same in a backlog of {sizes}",
-            f"{shown} µs of processor, ours and the replica's",
-            costs[-1] <= 1.25 * min(costs),
-        )
+        for key, whom in {"own_cpu": "this program", "replica_cpu": "the replica's server"}.items():
+            costs = [
+                statistics.median(run[key] / one["events"] * 1e6 for run in one["runs"])
+                for one in found
+            ]
+            yield (
+                f"a change costs {whom} no more in a longer backlog, {sizes}",
+                f"{', '.join(f'{cost:.1f}' for cost in costs)} µs of processor",
+                costs[-1] <= 1.25 * min(costs),
+            )
         peak = max(run["memory"] for one in found for run in one["runs"])
         yield "memory under 300 MiB in these", f"{peak:.0f} MiB at most", peak < 300
     if found := told.get("replicas"):

@@ -65,6 +65,7 @@ class Lookahead:
 
         Asked again, it goes on behind the last boundary it saw.
         """
+        self.sought = None  # what is read here is further on than what `end_of` has seen
         if self.modes is not None:
             return self._marked(gap, ledger, self.modes)
         for event in self._boundaries(max(gap.offset + 1, self.looked_to)):

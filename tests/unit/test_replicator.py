@@ -188,6 +188,17 @@ def test_the_end_of_a_large_transaction_is_looked_up_once() -> None:
     assert 1 == topic.looks
 
 
+def test_an_end_that_another_look_has_passed_is_found() -> None:
+    """Where a copy is looked for, the log is read further on; what that passes is not taken for seen."""
+    turn, topic = new_turn(), Ahead([end_of(7, 1100, 98)], [end_of(8, 1200)], [])
+    turn.ahead.source = topic  # type: ignore[assignment]  # only `ahead` is asked
+    large(turn, 8)
+
+    assert turn.end_of_open() is None
+    assert turn.ahead.later_copy(Gap(5, BrokenStream("", safe="", next="")), turn.ledger) is None
+    assert 1200 == turn.end_of_open()
+
+
 def test_an_end_that_is_to_come_is_waited_for_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon says what it waits for, looks at what it may hang on, and reads each record ahead once."""
     turn, daemon, watched = new_turn(), replicator(), list[tuple[str, str | None]]()

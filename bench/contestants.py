@@ -119,7 +119,7 @@ class Postgres:
         self._stream.sql(
             "primary", "SELECT pg_copy_logical_replication_slot('bench', %s)", [self._slot]
         )
-        subscription.create(self._stream, self.dsn, self._slot)
+        subscription.create(self._stream, self.dsn, subscription.from_slot(self._slot))
 
     def begin(self, cell: Cell) -> None:  # noqa: ARG002 -- it applies whatever comes
         harness.rows(self.dsn, "ALTER SUBSCRIPTION bench ENABLE")

@@ -183,16 +183,8 @@ def _subscribed(steady: Steady, replicas: Sequence[str]) -> Iterator[list[int]]:
     )
     try:
         for name in replicas:
-            harness.rows(
-                steady.beside(name),
-                sql.SQL(
-                    "CREATE SUBSCRIPTION bench CONNECTION {} PUBLICATION {} WITH (slot_name = {}, copy_data = false)"
-                ).format(
-                    sql.Literal(subscription.reachable(stream)),
-                    sql.Identifier(f"cdc_{stream.name}"),
-                    sql.Literal(f"bench_{name}"),
-                ),
-            )
+            slot = subscription.from_now(f"bench_{name}")
+            subscription.create(stream, steady.beside(name), slot)
             made.append(name)
         harness.wait_until(
             lambda: stream.sql("primary", active) == [(len(made),)], "all subscriptions stream"

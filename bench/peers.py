@@ -83,7 +83,7 @@ class Postgres:
     def __init__(self, stream: Stream) -> None:
         self._stream, self.dsn = stream, _database(stream, f"{stream.name}_pg")
         stream.sql("primary", "SELECT pg_create_logical_replication_slot('bench', 'pgoutput')")
-        subscription.create(stream, self.dsn, "bench")
+        subscription.create(stream, self.dsn, subscription.from_slot("bench"))
 
     def begin(self) -> None:
         harness.rows(self.dsn, "ALTER SUBSCRIPTION bench ENABLE")

@@ -17,19 +17,26 @@ def reachable(stream: Stream) -> str:
     return conninfo.make_conninfo("", **primary, password=servers.password(stream, "primary"))
 
 
-def create(stream: Stream, dsn: str, slot: str | None = None) -> None:
-    """Make the subscription in the database at `dsn`, whose tables are there.
-
-    With a slot it begins there, and is not enabled yet; without, it makes its own and the initial copy.
-    """
+def create(stream: Stream, dsn: str, options: sql.Composable | None = None) -> None:
+    """Make the subscription in the database at `dsn`, whose tables are there; by default it copies them first."""
     statement = sql.SQL("CREATE SUBSCRIPTION bench CONNECTION {} PUBLICATION {}").format(
         sql.Literal(reachable(stream)), sql.Identifier(f"cdc_{stream.name}")
     )
-    if slot is not None:
-        statement += sql.SQL(
-            " WITH (slot_name = {}, create_slot = false, enabled = false, copy_data = false)"
-        ).format(sql.Literal(slot))
+    if options is not None:
+        statement += sql.SQL(" WITH ({})").format(options)
     harness.rows(dsn, statement)
+
+
+def from_slot(slot: str) -> sql.Composed:
+    """Return the options of one that begins where a slot stands, and is not enabled yet."""
+    return sql.SQL(
+        "slot_name = {}, create_slot = false, enabled = false, copy_data = false"
+    ).format(sql.Literal(slot))
+
+
+def from_now(slot: str) -> sql.Composed:
+    """Return the options of one that follows from now on, by a slot of that name which it makes."""
+    return sql.SQL("slot_name = {}, copy_data = false").format(sql.Literal(slot))
 
 
 def drop(dsn: str) -> None:

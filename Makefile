@@ -47,12 +47,20 @@ test: setup beside
 test-stock: setup
 	@$(BIN)/python -m pytest -n 0 tests/integration/test_stock.py $(PYTEST)
 
-# Everything once more by roles that are no superusers and that the printed SQL alone has made; then once with
-# replicas that may not set session_replication_role. An hour or more on a small machine.
-test-least: setup beside
-	@CDC_TEST_ROLES=least $(BIN)/python -m pytest $(PARALLEL) -m "not apart" tests/acceptance tests/integration $(PYTEST)
-	@CDC_TEST_ROLES=least CDC_TEST_TRIGGERS=disabled $(BIN)/python -m pytest $(PARALLEL) -m "not apart" \
+# Everything once more from the wheel, by roles that are no superusers and that the printed SQL alone has made; then
+# once with replicas that may not set session_replication_role. An hour on a small machine.
+LEAST := CDC_TEST_CDC=$(CURDIR)/.wheel/bin/cdc CDC_TEST_ROLES=least
+test-least: .wheel/installed beside
+	@$(LEAST) .wheel/bin/pytest $(PARALLEL) -m "not apart" tests/acceptance tests/integration $(PYTEST)
+	@$(LEAST) CDC_TEST_TRIGGERS=disabled .wheel/bin/pytest $(PARALLEL) -m "not apart" \
 	   tests/acceptance tests/integration $(PYTEST)
+
+# An environment that has the wheel and no checkout.
+.wheel/installed: wheel
+	@test -x .wheel/bin/python || $(PYTHON) -m venv .wheel
+	@.wheel/bin/python -m pip install -q --disable-pip-version-check "$$(ls $(CURDIR)/dist/*.whl)[test]"
+	@.wheel/bin/python -m pip install -q --disable-pip-version-check --force-reinstall --no-deps dist/*.whl
+	@touch $@
 
 # Programs of others that a few tests run, a PostgreSQL built with TLS, and a locale that does not sort by
 # bytes: where they cannot be installed these tests say so and are skipped.
@@ -156,5 +164,5 @@ wheel: setup
 	@rm -rf dist && $(BIN)/python -m build --wheel --no-isolation >/dev/null && ls dist/*.whl
 
 clean:
-	@rm -rf .venv build dist connectors/exact/target *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .wheel build dist connectors/exact/target *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find cdc tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,6 +15,8 @@ import least
 import leftovers
 import pytest
 
+import cdc
+
 pytest.register_assert_rewrite("road")
 
 import road as roads  # noqa: E402 -- after its registration, for its asserts to tell what they found
@@ -36,6 +38,8 @@ def pytest_configure() -> None:
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
+    if "CDC_TEST_CDC" in os.environ and Path(cdc.__file__).is_relative_to(harness.ROOT / "cdc"):
+        raise pytest.UsageError("an installed cdc is to be tested, and the checkout's is imported")
 
 
 @pytest.hookimpl(optionalhook=True)

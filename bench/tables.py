@@ -121,5 +121,5 @@ def _every(stream: Stream, count: int) -> float:
 
 
 def _verified(stream: Stream) -> None:
-    done = stream.verify("-r", "r1")
+    done = stream.verify("-r", "r1", "--max-cpu", "50")
     assert done.returncode == 0, done.stdout + done.stderr

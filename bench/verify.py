@@ -136,7 +136,7 @@ class Bench:
             self.stream.sql(end, "CHECKPOINT")
 
     def ours(self, table: str, percent: int) -> list[str]:
-        options = ["--max-cpu", str(percent)] if percent != 50 else []  # 50 is the default
+        options = ["--max-cpu", str(percent)] if percent != 100 else []  # the default
         return [
             *harness.program("cdc-verify"), "-c", str(self.stream.config), "-r", "r1", "--json",
             "--table", f"public.{table}", *options,
@@ -219,12 +219,12 @@ def compete(bench: Bench, program: Path, runs: int, told: dict[str, Any]) -> Ite
         for table, cold in itertools.product(bench.tables, (False, True)):
             settings = best[table, differing]
             contestants = {
-                "default": bench.ours(table, 50),
-                "max_cpu_100": bench.ours(table, 100),
+                "default": bench.ours(table, 100),
+                "max_cpu_50": bench.ours(table, 50),
                 "reladiff": bench.theirs(program, table, settings),
             }
             if cold:
-                del contestants["max_cpu_100"]
+                del contestants["max_cpu_50"]
             seen: dict[str, list[Run]] = {name: [] for name in contestants}
             for _ in range(min(runs, _MOST[bool(differing), cold])):
                 for name, command in contestants.items():

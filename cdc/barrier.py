@@ -1,14 +1,12 @@
-"""A mark in the stream: written on the primary, read back from the topic.
+"""A mark read back from the topic.
 
-Reading it proves slot, connector, topic and permissions in one step, and names the offset where
+It proves slot, connector, topic and permissions in one step, and names the offset where
 the stream stands after it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import secrets
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,16 +14,15 @@ from typing import Any
 import psycopg
 from confluent_kafka import Message as Received
 from confluent_kafka import TopicPartition
-from psycopg import sql
 
-from cdc import connectors, source, stock
-from cdc import lsn as lsns
+from cdc import connectors, marks, source, stock
 from cdc.brokers import Reader
 from cdc.config import Config
 from cdc.connect import Connect
 from cdc.connectors import Health
 from cdc.errors import CdcError, ConnectRefused, MalformedRecord, NotReady, Unreachable
-from cdc.events import BARRIER_PREFIX, End, Event, Heartbeat, Message
+from cdc.events import End, Event, Heartbeat, Message
+from cdc.marks import Mark
 from cdc.source import PARTITION
 
 #: Seconds without any transaction in the topic after which the barrier is given up.
@@ -35,40 +32,6 @@ SILENCE = 60.0
 _SAY_EVERY = 5.0
 
 _SAFE = "nothing was copied and no table was emptied"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Mark:
-    """A barrier on the primary: its transaction's END lies above `lsn`.
-
-    So does the END of every transaction that commits later, while all that had committed before
-    the barrier was written end at or below `lsn`. `at` is the primary's clock then, in seconds
-    since 1970.
-    """
-
-    token: str
-    lsn: int
-    at: float
-
-
-def emit(primary: psycopg.Connection[Any], config: Config) -> Mark:
-    """Write a barrier in a transaction of its own; `primary` must not be inside one."""
-    token = secrets.token_hex(16)
-    stock_ = config.connect.profile == "stock"
-    beat = sql.SQL("UPDATE {} SET beat = beat + 1").format(stock.BEAT.sql)
-    with primary.transaction():
-        if stock_:
-            primary.execute(beat)
-        row = primary.execute(
-            "SELECT pg_logical_emit_message(true, %s, %s),"
-            " extract(epoch FROM clock_timestamp())::float8",
-            [BARRIER_PREFIX, token],
-        ).fetchone()
-    assert row is not None
-    if stock_:
-        # Only a later row proves its END (`cdc.runs`).
-        primary.execute(beat)
-    return Mark(token, lsns.parse(row[0]), row[1])
 
 
 def _consumer(config: Config) -> Reader:
@@ -151,7 +114,7 @@ def pass_through(
 ) -> End:
     """Write a barrier, wait until it was read from the topic, return its transaction's END."""
     with contextlib.closing(Watch(config)) as watch:
-        return watch.until(emit(primary, config), note)
+        return watch.until(marks.emit(primary, config), note)
 
 
 def _passed(config: Config) -> NotReady:

@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from cdc import barrier, catalog, failpoint, filling, position, postgres, shadow, writing
+from cdc import catalog, failpoint, filling, marks, position, postgres, shadow, writing
 from cdc.config import Config
 from cdc.errors import NotReady, PositionLost
 from cdc.filling import Start
@@ -134,7 +134,7 @@ class Beside:
 
         Else the table would show rows that the others do not have yet.
         """
-        barrier.emit(
+        marks.emit(
             self._primary, self._config
         )  # a commit behind the snapshot: only commits move the position
         last, since, why = -1, time.monotonic(), None

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import click
 import psycopg
 
-from cdc import barrier, daemon, logs, position, postgres
+from cdc import daemon, logs, marks, position, postgres
 from cdc.check import start
 from cdc.commands.options import Common, common
 from cdc.config import Config
@@ -95,7 +95,7 @@ def _committed_now(config: Config) -> int:
     with contextlib.closing(
         postgres.connect(config.primary.dsn, application, autocommit=True)
     ) as conn:
-        return barrier.emit(conn, config).lsn
+        return marks.emit(conn, config).lsn
 
 
 def _record(config: Config, replica: str, state: str, error: str | None) -> None:

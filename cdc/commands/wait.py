@@ -8,7 +8,7 @@ from typing import Any
 import click
 import psycopg
 
-from cdc import barrier, history, position, postgres, waiting
+from cdc import history, marks, position, postgres, waiting
 from cdc import lsn as lsns
 from cdc.commands.options import Common, Seconds, common, emit
 from cdc.config import NOTHING_CHANGED, Config
@@ -87,4 +87,4 @@ def _mark(config: Config, name: str, replica: psycopg.Connection[Any]) -> tuple[
         postgres.connect(config.primary.dsn, application, autocommit=True)
     ) as conn:
         # The message ends at mark.lsn and its commit beyond it: an END above mark.lsn will come.
-        return barrier.emit(conn, config).lsn + 1, primary.timeline
+        return marks.emit(conn, config).lsn + 1, primary.timeline

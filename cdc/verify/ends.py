@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from cdc import barrier, history, position, postgres, waiting
+from cdc import history, marks, position, postgres, waiting
 from cdc import lsn as lsns
 from cdc.config import Config
 from cdc.errors import CdcError, NotReady, WaitTimeout
@@ -93,7 +93,7 @@ class Primary:
     def mark(self) -> int:
         """Write a barrier; return the least LSN a replica has reached when it has passed it."""
         # The message ends at the mark's LSN and its commit beyond it: an END above it will come.
-        return barrier.emit(self.marks, self.config).lsn + 1
+        return marks.emit(self.marks, self.config).lsn + 1
 
 
 @dataclasses.dataclass(slots=True)

@@ -40,7 +40,7 @@ class _Table(click.ParamType[TableName]):
 @click.version_option(__version__, prog_name="cdc-verify")
 @click.option("--table", "only", type=_Table(), multiple=True, metavar="SCHEMA.TABLE",
               help="Only this table; may be repeated.  [default: all]")  # fmt: skip
-@click.option("--max-cpu", type=click.IntRange(1, 100), default=50, metavar="PERCENT",
+@click.option("--max-cpu", type=click.IntRange(1, 100), default=100, metavar="PERCENT",
               show_default=True, help="Share of one core the primary may work for this.")  # fmt: skip
 @click.option("--timeout", type=Seconds(), default=Duration(30.0), metavar="DURATION",
               show_default="30s", help="How long a replica may take to pass a mark.")  # fmt: skip

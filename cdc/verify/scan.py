@@ -53,7 +53,7 @@ def keyed(
     Where a range is not equal it is compared in parts, and the parts that are not row by row.
     Replicas may be taken out of `replicas` between two chunks.
     """
-    pace, dirty = Pace(), False
+    pace, dirty = Pace(primary.order()), False
     while True:
         duty.rest()
         before = duty.worked
@@ -135,7 +135,7 @@ def crossed(
     has in it; and each is gone through in its own order for keys that the primary has not. Where
     this ends too early, the latter begins again.
     """
-    pace = Pace()
+    pace = Pace(primary.order())
     while True:
         duty.rest()
         within = Range(low, primary.next_key(low, pace.rows))

@@ -37,7 +37,7 @@ class Options:
     """
 
     only: frozenset[TableName] = frozenset()
-    share: float = 0.5
+    share: float = 1.0
     mend: bool = False
     resume: bool = False
     hash: Hash | None = None
@@ -246,13 +246,15 @@ class _Tables:
     def _shapes(self, wanted: Sequence[TableName]) -> tuple[Shapes, dict[str, Shapes]]:
         conns = [self.primary.conn, *(r.conn for r in self.replicas)]
         self.outcome.hash = self.options.hash or encoding.choose(conns)
+        reading = [(replica, self.pool.submit(replica.shapes, wanted)) for replica in self.replicas]
+        ours = self.primary.shapes(wanted)
         theirs: dict[str, Shapes] = {}
-        for replica in self.replicas:
+        for replica, read in reading:
             try:
-                theirs[replica.name] = replica.shapes(wanted)
+                theirs[replica.name] = read.result()
             except (psycopg.Error, CdcError) as error:
                 self._lose(replica, replica.told(error))
-        return self.primary.shapes(wanted), theirs
+        return ours, theirs
 
     def _lose(self, replica: Replica, why: str) -> None:
         """Give up a replica: what was compared is told, what is left of it can be gone on with."""

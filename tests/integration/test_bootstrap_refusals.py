@@ -19,7 +19,7 @@ from confluent_kafka.admin import AdminClient
 from harness import Stack, Stream, wait_until
 from psycopg import conninfo
 
-from cdc import barrier, config, snapshot
+from cdc import barrier, config, marks, snapshot
 from cdc.errors import NotReady, SchemaMismatch
 from cdc.names import TableName
 
@@ -241,7 +241,7 @@ def test_a_barrier_that_does_not_come_is_explained(stream: Stream) -> None:
         contextlib.closing(barrier.Watch(settings)) as watch,
         pytest.raises(NotReady) as silent,
     ):
-        watch.until(barrier.emit(primary, settings), lambda _line: None, silence=2.0)
+        watch.until(marks.emit(primary, settings), lambda _line: None, silence=2.0)
 
     assert "PAUSED" in silent.value.what
     assert settings.slot in silent.value.next

@@ -62,9 +62,9 @@ LOG = """\
 2026-01-01 00:00:00.000 UTC [7] cdc-verify/app cdc@app LOG:  execute <unnamed>: SELECT t."id"::text FROM (SELECT t."id" FROM ONLY "s"."wide" AS t ORDER BY t."id" OFFSET 9999 LIMIT 1) AS t
 2026-01-01 00:00:00.001 UTC [7] cdc-verify/app cdc@app LOG:  execute <unnamed>: SELECT count(*), coalesce(bit_xor(h(t."id")), 0) FROM ONLY "s"."wide" AS t WHERE (t."id") <= ($1::text::bigint)
 2026-01-01 00:00:00.001 UTC [7] cdc-verify/app cdc@app DETAIL:  parameters: $1 = '100'
-2026-01-01 00:00:00.001 UTC [7] cdc-verify/app cdc@app LOG:  execute <unnamed>: SELECT (hashtext((t."id"::text) COLLATE "C") & 1023), count(*), bit_xor(h(t."id")) FROM ONLY "s"."wide" AS t WHERE (t."id") <= ($1::text::bigint) GROUP BY 1
+2026-01-01 00:00:00.001 UTC [7] cdc-verify/app cdc@app LOG:  execute <unnamed>: SELECT (hashtext((t."id"::text) COLLATE "C") & 4095), count(*), bit_xor(h(t."id")) FROM ONLY "s"."wide" AS t WHERE (t."id") <= ($1::text::bigint) GROUP BY 1
 2026-01-01 00:00:00.001 UTC [7] cdc-verify/app cdc@app DETAIL:  parameters: $1 = '100'
-2026-01-01 00:00:00.001 UTC [7] cdc-verify/app cdc@app LOG:  execute <unnamed>: SELECT hash_array_extended(h(t."id"), 0), t."id"::text FROM ONLY "s"."wide" AS t WHERE (t."id") <= ($1::text::bigint) AND (hashtext((t."id"::text) COLLATE "C") & 1023) = ANY ($2::int[])
+2026-01-01 00:00:00.001 UTC [7] cdc-verify/app cdc@app LOG:  execute <unnamed>: SELECT hash_array_extended(h(t."id"), 0), t."id"::text FROM ONLY "s"."wide" AS t WHERE (t."id") <= ($1::text::bigint) AND (hashtext((t."id"::text) COLLATE "C") & 4095) = ANY ($2::int[])
 2026-01-01 00:00:00.001 UTC [7] cdc-verify/app cdc@app DETAIL:  parameters: $1 = '100', $2 = '{7,9}'
 2026-01-01 00:00:00.001 UTC [7] cdc-verify/app cdc@app LOG:  execute <unnamed>: SELECT o.place, hash_array_extended(h(t."id"), 0) FROM unnest($1::text[]) WITH ORDINALITY AS o (k0, place) JOIN ONLY "s"."wide" AS t ON t."id" = o."k0"::bigint
 2026-01-01 00:00:00.001 UTC [7] cdc-verify/app cdc@app DETAIL:  parameters: $1 = '{100}'

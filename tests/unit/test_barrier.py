@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from cdc import barrier
-from cdc.barrier import Mark, Watch
+from cdc.barrier import Watch
 from cdc.config import Config, Connect, Kafka, Primary, Replica
 from cdc.errors import NotReady
 from cdc.events import End
+from cdc.marks import Mark
 
 CONFIG = Config(
     name="app",

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc.verify.duty import Duty
-from cdc.verify.ranges import TARGET, Pace
+from cdc.verify.ranges import LINED, SCATTERED, Order, Pace
+
+ORDERS = pytest.mark.parametrize("order", [LINED, SCATTERED], ids=["lined", "scattered"])
 
 
-@given(st.lists(st.tuples(st.integers(0, 100_000), st.floats(0, 100)), max_size=20))
-def test_a_chunk_is_never_tiny_nor_huge(chunks: list[tuple[int, float]]) -> None:
-    """Whatever was measured, the next chunk has 1,000 to 250,000 rows."""
-    pace = Pace()
+@ORDERS
+@given(chunks=st.lists(st.tuples(st.integers(0, 1_000_000), st.floats(0, 100)), max_size=20))
+def test_a_chunk_is_never_tiny_nor_huge(order: Order, chunks: list[tuple[int, float]]) -> None:
+    """Whatever was measured, the next chunk's rows are within the bounds."""
+    pace = Pace(order)
     for rows, seconds in chunks:
         pace = pace.after(rows, seconds)
 
-    assert 1_000 <= pace.rows <= 250_000
+    assert order.least <= pace.rows <= order.most
 
 
-def test_a_chunk_takes_about_the_target_time() -> None:
+@ORDERS
+def test_a_chunk_takes_about_the_target_time(order: Order) -> None:
     """At a steady rate the size becomes what that rate reads in the target time."""
-    pace = Pace()
+    pace = Pace(order)
     for _ in range(30):
         pace = pace.after(pace.rows, pace.rows / 80_000)
 
-    assert round(80_000 * TARGET) == pace.rows
+    assert round(80_000 * order.target) == pace.rows
 
 
 @given(

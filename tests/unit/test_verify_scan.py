@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.verify import ranges, scan
+from cdc.verify import scan
 from cdc.verify.duty import Duty
-from cdc.verify.ranges import Key, Range
+from cdc.verify.ranges import Key, Order, Range
 from cdc.verify.reading import Checksum, Reader
 
 #: Few keys, so that the ends have many in common; values that cancel each other out in a sum.
@@ -33,6 +33,10 @@ class Rows:
         return [
             k for k in sorted(self.rows) if (low is None or k > low) and (high is None or k <= high)
         ]
+
+    def order(self) -> Order:
+        """Let chunks have seven rows: a small table has several."""
+        return Order(7, 7, 7, 1.0)
 
     def next_key(self, low: Key | None, rows: int) -> Key | None:
         above = self._within(Range(low))
@@ -61,9 +65,7 @@ class Rows:
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let chunks have seven rows, two of them listed at once: a small table has several."""
-    for name in ("_FIRST", "_LEAST", "_MOST"):
-        monkeypatch.setattr(ranges, name, 7)
+    """Let two rows be listed at once."""
     monkeypatch.setattr(scan, "_LISTED", 2)
 
 

@@ -36,7 +36,8 @@ _WHY = """
   (128 MB here), and changes meet it everywhere.
 - **Filling** has about 1.5 s that do not grow: starting Python, the barrier through Kafka, catalogs on both ends, dump and restore
   of the schema. What grows is the same COPY.
-{verify}"""
+- **cdc-verify**: VERIFY
+"""
 
 
 def section(told: Mapping[str, Results]) -> str:

@@ -15,7 +15,7 @@ import psycopg
 from confluent_kafka import Message as Received
 from confluent_kafka import TopicPartition
 
-from cdc import connectors, marks, source, stock
+from cdc import brokers, connectors, marks, source, stock
 from cdc.brokers import Reader
 from cdc.config import Config
 from cdc.connect import Connect
@@ -79,7 +79,7 @@ class Watch:
             if seen and now - said_at >= _SAY_EVERY:
                 said_at = now
                 note(f"the connector is behind: {seen:,} records before the barrier so far")
-            for message in self._consumer.consume(500, 0.5):
+            for message in brokers.taken(self._consumer, 500, 0.5):
                 event = self._event(message)
                 # Heartbeats without a transaction go on when nothing else does.
                 if event is not None and not isinstance(event, Heartbeat):

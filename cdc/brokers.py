@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from cdc.config import NOTHING_CHANGED, Config
@@ -181,6 +181,28 @@ READING: Final[Mapping[str, Any]] = {
     "allow.auto.create.topics": False,
 }
 
+#: How far consumers fetch ahead, unless kafka.options say otherwise: bytes bound memory under any backlog, before
+#: a number of records does.
+AHEAD: Final[Mapping[str, Any]] = {
+    "queued.max.messages.kbytes": 16_384,
+    "queued.min.messages": 100_000,
+    # By default nothing is fetched for a second once the queue was full, however fast it empties.
+    "fetch.queue.backoff.ms": 20,
+}
+
+#: Bytes of a record that is taken alone: many such at once are what memory is needed for.
+_LARGE = 1 << 20
+
+
+def taken(consumer: Consumer, most: int, timeout: float) -> list[Message]:
+    """Return up to `most` messages: what is there, waiting `timeout` seconds for the first."""
+    first = consumer.poll(timeout)
+    if first is None:
+        return []
+    if len(first.value() or b"") >= _LARGE:
+        return [first]
+    return [first, *consumer.consume(most - 1, 0)]
+
 
 class Reader(Consumer):
     """A consumer that is in no group and starts where it is told to; `fixed` are more settings.
@@ -194,7 +216,7 @@ class Reader(Consumer):
         self._config, self._safe = config, safe
         self._said = Said()
         with checked():
-            super().__init__(settings(config, self._said, {**READING, **fixed}))
+            super().__init__(settings(config, self._said, {**READING, **fixed}, AHEAD))
 
     def ends(self, at: TopicPartition, timeout: float) -> tuple[int, int]:
         """Return a partition's first offset and the one its next record will get; Unreachable."""

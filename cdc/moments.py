@@ -17,12 +17,6 @@ _FIRST_DAY, _LAST_DAY = -2_440_588, 2_145_042_905
 _LAST_MOMENT = 9_224_318_016_000_000_000
 
 _MICROSECONDS_MODE = "time.precision.mode=microseconds"
-#: Modes in which no date or time is carried.
-_ALTERING: Final = {
-    "connect": Lost("what is finer or further than java.util.Date is altered", _MICROSECONDS_MODE),
-    "nanoseconds": Lost("what lies beyond 292 years from 1970 does not fit", _MICROSECONDS_MODE),
-}
-
 _ISO = re.compile(
     r"([+-]?[0-9]{4,9})-([0-9]{2})-([0-9]{2})(?:T([0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?))?Z"
 )
@@ -39,42 +33,51 @@ _INFINITE_MOMENTS: Final = {
 }  # fmt: skip
 
 
-def date(_type: Type, modes: Modes) -> Codec | Lost:
-    if modes.time in _ALTERING:
-        return _ALTERING[modes.time]
+def date(_type: Type, modes: Modes) -> Codec:
     return _iso(moment=False) if modes.time == "isostring" else _days
 
 
 def time(type_: Type, modes: Modes) -> Codec | Lost:
-    if modes.time in _ALTERING:
-        return _ALTERING[modes.time]
     if modes.time == "isostring":
         return Lost("24:00:00 becomes 00:00:00", _MICROSECONDS_MODE)
-    return _clock(_unit(type_, modes.time))
+    unit = _unit(type_, modes.time)
+    return unit if isinstance(unit, Lost) else _clock(unit)
 
 
 def timestamp(type_: Type, modes: Modes) -> Codec | Lost:
-    if modes.time in _ALTERING:
-        return _ALTERING[modes.time]
-    return _iso(moment=True) if modes.time == "isostring" else _moment(_unit(type_, modes.time))
+    if modes.time == "isostring":
+        return _iso(moment=True)
+    if modes.time == "nanoseconds":
+        return Lost("what lies beyond 292 years from 1970 becomes NULL", _MICROSECONDS_MODE)
+    unit = _unit(type_, modes.time)
+    return unit if isinstance(unit, Lost) else _moment(unit)
 
 
-def timestamptz(_type: Type, modes: Modes) -> Codec | Lost:
-    return _ALTERING.get(modes.time) or _iso(moment=True, zone="+00")
+def timestamptz(_type: Type, _modes: Modes) -> Codec:
+    return _iso(moment=True, zone="+00")
 
 
-def _unit(type_: Type, mode: str) -> int:
-    """Return how many microseconds an integer counts in."""
-    adaptive = mode == "adaptive" or (
+def _unit(type_: Type, mode: str) -> int | Lost:
+    """Return how many nanoseconds an integer counts in."""
+    coarse = 0 <= type_.modifier <= 3
+    if mode == "connect" and not coarse:
+        return Lost("what is finer than a millisecond is cut off", _MICROSECONDS_MODE)
+    if mode == "nanoseconds":
+        return 1
+    adaptive = mode in ("adaptive", "connect") or (
         mode == "adaptive_time_microseconds" and type_.name == "timestamp"
     )
-    return 1000 if adaptive and 0 <= type_.modifier <= 3 else 1
+    return 1_000_000 if adaptive and coarse else 1000
 
 
 def _scaled(value: Any, unit: int) -> int:
+    """Return microseconds."""
     if type(value) is not int:
         raise unlike(value, "no whole number")
-    return value * unit
+    found, rest = divmod(value * unit, 1000)
+    if rest:
+        raise unlike(value, "finer than a microsecond")
+    return found
 
 
 def _clock(unit: int) -> Codec:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from cdc.decoding import Decode
 from cdc.errors import BrokenStream, MalformedRecord
@@ -159,7 +159,11 @@ def _events(records: deque[Record], decode: Decode) -> Iterator[Found]:
     begin: Begin | None = None  # with which `rows` begin, where it is not yielded yet
     rows: list[Change] = []
     size = 0
+    decoded: Iterable[Event] = ()
+    event: Event | None = None
     while records:
+        # Rows may be large: none is kept here while the next one is decoded.
+        decoded, event = (), None
         record = records.popleft()
         try:
             decoded = decode(record)
@@ -170,6 +174,7 @@ def _events(records: deque[Record], decode: Decode) -> Iterator[Found]:
         except Exception:
             yield from _waiting(begin, rows)
             raise
+        del record
         for event in decoded:
             if isinstance(event, Change):
                 txid = rows[0].txid if rows else event.txid if begin is None else begin.txid

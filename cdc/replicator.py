@@ -11,7 +11,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import NoReturn
 
@@ -205,8 +205,8 @@ class Replicator:
                 elif not isinstance(found, list | Whole):
                     self._take(turn, found)
                 elif not turn.take(found):
-                    for event in found:
-                        self._take(turn, event)
+                    self._take_each(turn, found)
+                del found  # a large row is not kept while the next one is decoded
             self._gauge.pending(turn.pending)
             if not block.full:  # else more is there, and larger batches cost less a row
                 self._flush(turn)
@@ -219,6 +219,10 @@ class Replicator:
         self._keeper.again(turn.position.applied_lsn)
         self._source.watch(turn.position)
         self._gauge.step()
+
+    def _take_each(self, turn: Turn, events: Iterable[Event]) -> None:
+        for event in events:
+            self._take(turn, event)
 
     def _take(self, turn: Turn, event: Event) -> None:
         turn.next_offset = event.offset + 1

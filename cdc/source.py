@@ -35,9 +35,6 @@ PATIENCE = 30.0
 #: Seconds that one wait inside the client takes at most: signals are answered between two.
 _SLICE = 0.5
 
-#: Bytes of a record that is taken alone: many such at once are what memory is needed for.
-_LARGE = 1 << 20
-
 _LOST = frozenset(
     {
         KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001 -- the library's spelling of a public code
@@ -87,16 +84,9 @@ class Source:
         self._on_trouble = on_trouble
         self._rows = config.connect.profile == "stock"
         self._said = brokers.Said()
-        bounds = {
-            # One prefetch queue bounds memory under any backlog, by bytes before it does by records.
-            "queued.max.messages.kbytes": 16_384,
-            "queued.min.messages": 100_000,
-            # By default nothing is fetched for a second once the queue was full, however fast it empties.
-            "fetch.queue.backoff.ms": 20,
-        }
         with brokers.checked():
             self._consumer = Consumer(
-                brokers.settings(config, self._client_trouble, _fixed(group), bounds)
+                brokers.settings(config, self._client_trouble, _fixed(group), brokers.AHEAD)
             )
         self._committed_at = 0.0
         self._checked_at = 0.0
@@ -165,15 +155,9 @@ class Source:
         Raises PositionLost when the log no longer holds the next record, Fenced when the first
         records come after trouble: only `seek` sees whether the topic is still the same.
         """
-        first = self._consumer.poll(timeout)
-        if first is None:
-            return []
-        messages = [first]
-        if len(first.value() or b"") < _LARGE:
-            messages += self._consumer.consume(most - 1, 0)
         found = [
             record(m, self._config.topic, rows=self._rows)
-            for m in messages
+            for m in brokers.taken(self._consumer, most, timeout)
             if m.error() is None or self._trouble(m)
         ]
         if found:
@@ -220,7 +204,9 @@ class Source:
         Raises Unreachable when Kafka falls silent before that end.
         """
         with_end = _fixed("cdc-lookahead") | {"enable.partition.eof": True}
-        consumer = Consumer(brokers.settings(self._config, lambda _error: None, with_end))
+        consumer = Consumer(
+            brokers.settings(self._config, lambda _error: None, with_end, brokers.AHEAD)
+        )
         asked = TopicPartition(self._config.topic, PARTITION, offset)
         try:
             # Where records keep coming, librdkafka never says that it has reached the end.
@@ -231,7 +217,7 @@ class Source:
             while cut or offset < end:
                 if time.monotonic() - heard_at >= topic.TIMEOUT:
                     raise self._silent_ahead()
-                for message in consumer.consume(500, min(_SLICE, topic.TIMEOUT)):
+                for message in brokers.taken(consumer, 500, min(_SLICE, topic.TIMEOUT)):
                     heard_at = time.monotonic()
                     error = message.error()
                     if error is None:

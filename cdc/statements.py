@@ -24,6 +24,9 @@ _BYTE_ESCAPES = tuple((plain.encode(), escaped.encode()) for plain, escaped in _
 _BLOCK = 200
 _LARGE = 1 << 20
 
+#: Characters of a large value that are sent at once.
+_PART = 1 << 18
+
 
 def copy_text(rows: Iterable[Sequence[Value]]) -> Iterator[bytes]:
     """Yield rows in COPY's text format (PostgreSQL manual, COPY, "Text Format"), in blocks.
@@ -72,10 +75,12 @@ def _large(row: Sequence[Value]) -> Iterator[bytes]:
         if value is None:
             yield b"\\N"
             continue
-        data = value.encode()  # type: ignore[union-attr]  # its caller has looked
-        for plain, escaped in _BYTE_ESCAPES:
-            data = data.replace(plain, escaped)
-        yield data
+        # In parts: to encode a text with a wide character Python takes four bytes for each of it, once more.
+        for start in range(0, len(value), _PART):  # type: ignore[arg-type]  # its caller has looked
+            data = value[start : start + _PART].encode()  # type: ignore[index]  # as above
+            for plain, escaped in _BYTE_ESCAPES:
+                data = data.replace(plain, escaped)
+            yield data
     yield b"\n"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
-from cdc import events, source, stock
+from cdc import brokers, events, source, stock
 from cdc.brokers import Reader
 from cdc.config import Config
 from cdc.errors import MalformedRecord, Unreachable
@@ -133,7 +133,7 @@ class Log:
         deadline, taken = time.monotonic() + PATIENCE, 0
         try:
             while offset < end and taken < _RECORDS and time.monotonic() < deadline:
-                for message in consumer.consume(100, 0.2):
+                for message in brokers.taken(consumer, 100, 0.2):
                     if (error := message.error()) is not None:
                         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 -- the library's spelling of a public code
                             return

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import click
 import psycopg
 
-from cdc import daemon, logs, marks, position, postgres
+from cdc import daemon, logs, marks, memory, position, postgres
 from cdc.check import start
 from cdc.commands.options import Common, common
 from cdc.config import Config
@@ -53,6 +53,7 @@ def run(said: Common, *, until_caught_up: bool, form: logs.Format | None) -> Non
     form = form or config.log.format
     logs.configure(said.verbose, form, logs.secrets(config))
     until = _committed_now(config) if until_caught_up else None
+    memory.give_back()
     state, error = "stopped", None
     gauge = Gauge(replica)
     with stopping() as stop, _beside(config, replica, gauge):

@@ -14,7 +14,7 @@ from harness import Stream
 LIMIT_KB = 300 * 1000
 
 #: Rows of ten megabytes; the bar is 100.
-LARGE = int(os.environ.get("CDC_TEST_LARGE_ROWS", "12"))
+LARGE = int(os.environ.get("CDC_TEST_LARGE_ROWS", "24"))
 
 #: Ten million characters; of the second kind one alone makes Python keep four bytes for each.
 _PLAIN: LiteralString = (

@@ -20,6 +20,8 @@ PLACEHOLDER = "\x00unchanged"
 MODES = Modes("microseconds", "string", "string", "hex", PLACEHOLDER)
 ISO = Modes("isostring", "string", "string", "hex", PLACEHOLDER)
 ADAPTIVE = Modes("adaptive", "string", "string", "hex", PLACEHOLDER)
+NANO = Modes("nanoseconds", "string", "string", "hex", PLACEHOLDER)
+CONNECT = Modes("connect", "string", "string", "hex", PLACEHOLDER)
 
 
 def of(name: str, by: Modes = MODES, modifier: int = -1, **other: Any) -> Codec:
@@ -67,13 +69,15 @@ def test_microseconds_are_the_timestamps_that_postgresql_prints(at: int) -> None
     expected = f"{date} {clock} {era}".strip()
     assert at in {9223372036825200000, -9223372036832400000} or expected == of("timestamp")(at)
     if at % 1000 == 0:
-        assert of("timestamp")(at) == of("timestamp", ADAPTIVE, modifier=3)(at // 1000)
+        for by in (ADAPTIVE, CONNECT):
+            assert of("timestamp")(at) == of("timestamp", by, modifier=3)(at // 1000)
 
 
 @given(st.integers(0, 86_400_000_000))
 def test_the_end_of_a_day_is_not_its_beginning(at: int) -> None:
     """A time of day is read back as it was, 24:00:00 among them."""
     found = str(of("time")(at))
+    assert found == of("time", NANO)(at * 1000)
     hours, minutes, seconds = found.split(":")
 
     assert at == round(
@@ -103,7 +107,12 @@ def test_the_end_of_a_day_is_not_its_beginning(at: int) -> None:
         ("timestamptz", MODES, "2024-02-29T10:34:56.789012Z", "2024-02-29 10:34:56.789012+00"),
         ("timestamptz", MODES, "-0043-03-15T12:00:00.500000Z", "0044-03-15 12:00:00.500000+00 BC"),
         ("timestamptz", MODES, "-infinity", "-infinity"),
+        ("timestamptz", NANO, "2024-02-29T10:34:56Z", "2024-02-29 10:34:56+00"),
+        ("timestamptz", CONNECT, "infinity", "infinity"),
+        ("date", NANO, -735160, "0044-03-15 BC"),
+        ("date", CONNECT, -2147472692, "infinity"),
         ("time", MODES, 86_400_000_000, "24:00:00"),
+        ("time", NANO, 86_400_000_000_000, "24:00:00"),
         ("numeric", MODES, "1.50", "1.50"),
         ("numeric", MODES, "NAN", "NaN"),
         ("numeric", MODES, "NEGATIVE_INFINITY", "-Infinity"),
@@ -153,8 +162,9 @@ def test_no_text_stands_for_a_value_that_was_not_sent(text: str) -> None:
         ("numeric", Modes("isostring", "double", "string", "hex", PLACEHOLDER), "rounded"),
         ("numeric", Modes("isostring", "precise", "string", "hex", PLACEHOLDER), "NaN"),
         ("money", Modes("isostring", "precise", "string", "hex", PLACEHOLDER), "decimal places"),
-        ("timestamp", Modes("connect", "string", "string", "hex", PLACEHOLDER), "finer"),
-        ("timestamp", Modes("nanoseconds", "string", "string", "hex", PLACEHOLDER), "292 years"),
+        ("timestamp", CONNECT, "finer"),
+        ("time", CONNECT, "finer"),
+        ("timestamp", NANO, "292 years"),
         ("interval", Modes("isostring", "string", "numeric", "hex", PLACEHOLDER), "months"),
         ("bytea", Modes("isostring", "string", "string", "base64", PLACEHOLDER), "not sent"),
         (

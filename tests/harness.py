@@ -27,7 +27,7 @@ import least
 import leftovers
 import psycopg
 import requests
-from confluent_kafka import KafkaException
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from psycopg import conninfo, sql
 
@@ -322,6 +322,14 @@ class Stream:
         return (self.folder / f"daemon-{self.daemons.index(daemon)}.log").read_text(
             errors="replace"
         )
+
+    def records(self) -> int:
+        """Return how many records the topic has."""
+        consumer = Consumer({"bootstrap.servers": self.kafka, "group.id": "none"})
+        try:
+            return int(consumer.get_watermark_offsets(TopicPartition(self.topic, 0), timeout=30)[1])
+        finally:
+            consumer.close()
 
     def sql(
         self, end: str, statement: LiteralString | sql.Composed, params: Sequence[Any] = ()

@@ -49,7 +49,10 @@ def configured(text: str, folder: Path, stream: str) -> str:
     text = re.sub(r"^dsn = (\".*\")$", least, text, flags=re.MULTILINE)
     if TRIGGERS != "session":
         text = re.sub(
-            r"^\[replicas\..+\]$", rf'\g<0>\ntriggers = "{TRIGGERS}"', text, flags=re.MULTILINE
+            r"^\[replicas\..+\]\n(dsn = .*)$",
+            rf'\g<0>\ntriggers = "{TRIGGERS}"',
+            text,
+            flags=re.MULTILINE,
         )
     return text
 

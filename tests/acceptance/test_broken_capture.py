@@ -44,14 +44,14 @@ def witness(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def test_a_record_that_comes_late_is_applied_in_its_place(witness: Witness) -> None:
     """Hazard 5: a transaction without one of its rows, later ones, then all of them again, whole."""
     stream = witness.stream
-    start = _end(witness)
+    start = witness.stream.records()
     stream.sql("primary", "INSERT INTO app.t VALUES (100, 'torn'), (101, 'torn')")
     stream.sql("primary", "UPDATE app.t SET v = 'after' WHERE id = 101")
-    wait_until(lambda: _end(witness) >= start + 7, "both transactions are in the topic")
+    wait_until(lambda: witness.stream.records() >= start + 7, "both transactions are in the topic")
     whole = _records(witness, start)
     torn = [m for m in whole if b'"id":"100"' not in (m.value() or b"")]
     assert len(torn) == len(whole) - 1
-    forged = _end(witness)
+    forged = witness.stream.records()
     _produce(witness, [*torn, *whole])
     stream.sql("r1", "UPDATE cdc.position SET next_offset = %s", [forged])
 
@@ -145,9 +145,9 @@ def test_a_slot_made_anew_halts(witness: Witness) -> None:
     wait_until(lambda: "FAILED" in _states(witness), "the connector fails", timeout=120)
     stream.cdc("connectors", "delete", "--offsets")
     stream.cdc("connectors", "apply")
-    end = _end(witness)
+    end = witness.stream.records()
     stream.sql("primary", "INSERT INTO app.t VALUES (501, 'captured again')")
-    wait_until(lambda: _end(witness) >= end + 3, "the row is in the topic")
+    wait_until(lambda: witness.stream.records() >= end + 3, "the row is in the topic")
     with witness.unmoved():
         said = witness.refused("run", "-r", "r1")
 
@@ -223,15 +223,9 @@ def _consumer(witness: Witness) -> Consumer:
     return Consumer(servers | {"group.id": "a-test", "enable.auto.commit": False})
 
 
-def _end(witness: Witness) -> int:
-    with closing(_consumer(witness)) as consumer:
-        found = consumer.get_watermark_offsets(TopicPartition(witness.stream.topic, 0), timeout=30)
-        return int(found[1])
-
-
 def _records(witness: Witness, first: int) -> list[Message]:
     """Return the topic's records from an offset to its end."""
-    end, found = _end(witness), list[Message]()
+    end, found = witness.stream.records(), list[Message]()
     with closing(_consumer(witness)) as consumer:
         consumer.assign([TopicPartition(witness.stream.topic, 0, first)])
         while not found or (found[-1].offset() or 0) < end - 1:

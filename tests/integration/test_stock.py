@@ -14,7 +14,6 @@ import psycopg
 import pytest
 import requests
 import type_cases
-from confluent_kafka import Consumer, TopicPartition
 from harness import Stack, Stream, wait_until
 from psycopg import sql
 
@@ -39,15 +38,6 @@ def stream(own: Stack, tmp_path: Path) -> Iterator[Stream]:
     with harness.stream(own, tmp_path / "stream") as made:
         harness.edit(made, r'^profile = "exact"$', 'profile = "stock"')
         yield made
-
-
-def records(stream: Stream) -> int:
-    """Return how many records the topic has."""
-    consumer = Consumer({"bootstrap.servers": stream.kafka, "group.id": "none"})
-    try:
-        return int(consumer.get_watermark_offsets(TopicPartition(stream.topic, 0), timeout=30)[1])
-    finally:
-        consumer.close()
 
 
 def restart_task(stream: Stream) -> None:
@@ -76,15 +66,15 @@ def kill_worker(stream: Stream) -> None:
 
 def interrupted(stream: Stream, first: int, interrupt: Callable[[Stream], None]) -> None:
     """Copy rows in one transaction, and interrupt the connector amid them."""
-    before = records(stream)
+    before = stream.records()
     with (
         psycopg.connect(stream.primary) as session,
         session.cursor().copy("COPY big FROM STDIN") as copy,
     ):
         for key in range(first, first + ROWS):
             copy.write_row([key, f"row {key}"])
-    wait_until(lambda: records(stream) > before + READ, "a part of it is in the topic", 180)
-    assert records(stream) < before + ROWS, "all of it was there before it could be interrupted"
+    wait_until(lambda: stream.records() > before + READ, "a part of it is in the topic", 180)
+    assert stream.records() < before + ROWS, "all of it was there before it could be interrupted"
     interrupt(stream)
 
 

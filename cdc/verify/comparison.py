@@ -8,12 +8,13 @@ import datetime as dt
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from operator import methodcaller
 
 import psycopg
 
 from cdc.errors import CdcError
 from cdc.verify import repair, scan
-from cdc.verify.confirm import Confirmation, Decided, RowReader
+from cdc.verify.confirm import Confirmation, Decided, Looked, RowReader
 from cdc.verify.encoding import Layout
 from cdc.verify.ends import Primary, Replica
 from cdc.verify.findings import Finding, TableResult, Undecided
@@ -39,7 +40,8 @@ MOST = 100_000
 class Side:
     """The table on one replica: what is found of it, and the keys that are not decided yet.
 
-    `open` are those that a killed run had left: they may be in a chunk that is read again.
+    `open` are those that a killed run had left: they may be in a chunk that is read again. `looked` has
+    the images of those that are pending in a table without key.
     """
 
     replica: Replica
@@ -50,6 +52,7 @@ class Side:
     open: frozenset[Key] = frozenset()
     findings: list[Finding] = dataclasses.field(default_factory=list)
     stuck: bool = False
+    looked: Looked | None = None
 
     def fail(self, error: Exception) -> None:
         """Note what went wrong on this replica; its table is left, what was found stays."""
@@ -163,7 +166,11 @@ class Comparison:
         if name in chunk.troubles:
             side.fail(chunk.troubles[name])
             return
-        candidates = [key for key in chunk.candidates.get(name, []) if key not in side.open]
+        found = chunk.candidates.get(name, [])
+        if buckets := chunk.buckets.get(name):
+            side.looked = self._confirmation(side).look(methodcaller("within", buckets))
+            found = side.looked.keys
+        candidates = [key for key in found if key not in side.open]
         side.pending += candidates
         result.candidates += len(candidates)
         result.rows += chunk.rows
@@ -176,13 +183,14 @@ class Comparison:
     def _decide(self, side: Side) -> None:
         if not side.pending or side.result.trouble:
             return
-        confirmation = Confirmation(self.primary, side.replica, self._readers(side))
+        confirmation = self._confirmation(side)
         pending, side.pending = side.pending, []
+        looked, side.looked = side.looked, None
         side.result.undecided = []
         for start in range(0, len(pending), _AT_ONCE):
             if len(side.findings) > MOST:
                 break
-            self._note(side, confirmation.decide(pending[start : start + _AT_ONCE]))
+            self._note(side, confirmation.decide(pending[start : start + _AT_ONCE], looked))
         # What was not decided is tried again with the next candidates, and at the end.
         side.stuck = bool(side.pending)
         if len(side.findings) > MOST:
@@ -209,9 +217,7 @@ class Comparison:
         replica = side.replica
         with contextlib.closing(repair.writer(replica.config, replica.name)) as writer:
             mended = repair.Repair(self.primary, replica, readers, writer).mend(side.findings)
-        again = Confirmation(self.primary, replica, readers).decide(
-            [finding.address for finding in side.findings]
-        )
+        again = self._confirmation(side).decide([finding.address for finding in side.findings])
         still = {finding.address for finding in again.findings}
         still |= {key for undecided in again.undecided for key in undecided.keys}
         for finding in side.findings:
@@ -227,6 +233,9 @@ class Comparison:
             upto, result.whole, result.rows, result.chunks, result.candidates, result.resolved, keys
         )
         side.store.save(self.at, self.layout.table, self.shape, progress)
+
+    def _confirmation(self, side: Side) -> Confirmation:
+        return Confirmation(self.primary, side.replica, self._readers(side), self.pool)
 
     def _readers(self, side: Side) -> tuple[RowReader, RowReader]:
         kind = Reader if self.layout.key else SetReader

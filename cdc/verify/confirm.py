@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Executor, wait
+from typing import Any, Protocol, TypeVar
 
 from cdc.errors import WaitTimeout
 from cdc.verify import inflight
@@ -15,6 +16,12 @@ from cdc.verify.findings import Finding, Kind, Undecided
 from cdc.verify.ranges import Key
 from cdc.verify.reading import Image, Row
 from cdc.verify.verdict import Readings, Verdict, judge, judge_set
+
+T = TypeVar("T")
+
+#: Of the replica, and of the primary.
+Pair = tuple[T, T]
+Images = dict[Key, Image]
 
 #: Rounds before a key counts as hot, written so often that both ends are polled for it; and rounds
 #: after which a key is left undecided.
@@ -49,6 +56,14 @@ class Decided:
             self.findings.append(finding)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Looked:
+    """The `keys` of rows that differ, and their images; these are None where commits were on their way."""
+
+    keys: list[Key]
+    images: Pair[Images] | None
+
+
 class RowReader(Protocol):
     """Reads rows of a table at one end by key, or by content where it has none."""
 
@@ -64,25 +79,45 @@ class _Stuck(Exception):  # noqa: N818 -- ends a round for the reason given
 
 
 class Confirmation:
-    """Decides the candidates of one table on one replica."""
+    """Decides the candidates of one table on one replica, which is read in a thread of `pool`."""
 
     def __init__(
-        self, primary: Primary, replica: Replica, readers: tuple[RowReader, RowReader]
+        self,
+        primary: Primary,
+        replica: Replica,
+        readers: tuple[RowReader, RowReader],
+        pool: Executor,
     ) -> None:
-        self._primary, self._replica = primary, replica
+        self._primary, self._replica, self._pool = primary, replica, pool
         self._here, self._there = readers
         self._layout = self._here.layout
         self._judge = judge if self._layout.key else judge_set
 
-    def decide(self, keys: Sequence[Key]) -> Decided:
-        """Return what is true of each key; what stays open has its reason."""
+    def look(self, read: Callable[[Any], dict[Key, Image]]) -> Looked:
+        """Read many rows at both ends, of which those that differ are candidates."""
+        settled = True
+        try:
+            theirs, ours = self._both(read)
+        except _Stuck:  # so will the first round be, and say why
+            settled = False
+            theirs, ours = read(self._there), read(self._here)
+        keys = [key for key in {**ours, **theirs} if _hash(ours.get(key)) != _hash(theirs.get(key))]
+        images = _of(keys, theirs), _of(keys, ours)
+        return Looked(keys, images if settled else None)
+
+    def decide(self, keys: Sequence[Key], looked: Looked | None = None) -> Decided:
+        """Return what is true of each key; what stays open has its reason.
+
+        What was `looked` at is the first reading of the first round.
+        """
         decided = Decided()
         left = list(keys)
         for number in range(_ROUNDS):
             if not left:
                 break
             try:
-                left = self._round(left, decided, hot=number >= _HOT)
+                first = looked.images if looked and number == 0 else None
+                left = self._round(left, decided, first, hot=number >= _HOT)
             except (_Stuck, WaitTimeout) as reason:
                 said = reason.what if isinstance(reason, WaitTimeout) else str(reason)
                 return self._leave(left, said, decided)
@@ -94,14 +129,12 @@ class Confirmation:
             decided.undecided.append(Undecided(tuple(keys), reason, addressed=addressed))
         return decided
 
-    def _round(self, keys: list[Key], decided: Decided, *, hot: bool) -> list[Key]:
-        r1 = self._there.images(keys)
-        self._settle()
-        s = self._here.images(keys)
+    def _round(
+        self, keys: list[Key], decided: Decided, first: Pair[Images] | None, *, hot: bool
+    ) -> list[Key]:
+        r1, s = first or self._both(lambda reader: reader.images(keys))
         self._replica.reach(self._primary.mark())
-        r2, theirs = self._last(self._there, keys)
-        self._settle()
-        s2, ours = self._last(self._here, keys)
+        (r2, theirs), (s2, ours) = self._both(lambda reader: self._last(reader, keys))
         left: list[Key] = []
         differing: dict[Key, Verdict] = {}
         for key in keys:
@@ -130,8 +163,24 @@ class Confirmation:
         rows = reader.rows(keys)
         return {key: row.image for key, row in rows.items()}, rows
 
-    def _settle(self) -> None:
-        if pids := self._primary.settle(self._replica.applied()):
+    def _both(self, read: Callable[[RowReader], T]) -> Pair[T]:
+        """Read the replica, then, with all visible that it may have by then, the primary.
+
+        The order is that of the snapshots; reading goes on at the same time.
+        """
+        with self._replica.snapshot():
+            applied = self._replica.applied()
+            reading = self._pool.submit(read, self._there)
+            try:
+                self._settle(applied)
+                ours = read(self._here)
+            finally:
+                wait([reading])  # its session is used again
+            return reading.result(), ours
+
+    def _settle(self, applied: Collection[int]) -> None:
+        """Wait until what the replica has `applied` is visible on the primary, with all before it."""
+        if pids := self._primary.settle(applied):
             raise _Stuck(inflight.told(pids))
 
     def _tell(
@@ -203,7 +252,7 @@ class Confirmation:
                 seen[key].add(_hash(found.get(key)))
 
         look()
-        self._settle()
+        self._settle(self._replica.applied())
         mark = self._primary.mark()
         until = time.monotonic() + self._replica.patience.barrier
         while not self._replica.standing().reached(mark) and (now := time.monotonic()) < until:
@@ -214,7 +263,7 @@ class Confirmation:
         for _ in range(20):
             found = self._there.images(left)
             # What the replica holds the primary has had, and shows once its commit is visible.
-            self._settle()
+            self._settle(self._replica.applied())
             look()
             still = [key for key in left if _hash(found.get(key)) not in seen[key]]
             decided.same += len(left) - len(still)
@@ -230,3 +279,7 @@ def _image(row: Row | None) -> Image | None:
 
 def _hash(image: Image | None) -> int | None:
     return None if image is None else image.hash
+
+
+def _of(keys: Sequence[Key], images: Images) -> Images:
+    return {key: images[key] for key in keys if key in images}

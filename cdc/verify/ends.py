@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import datetime as dt
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import psycopg
@@ -124,6 +124,14 @@ class Replica:
     def told(self, error: Exception) -> str:
         """Return an error that came up here in one line."""
         return f"on {self.name}: {told(error)}"
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read in the body as of now, however much later."""
+        with self.conn.transaction():
+            self.conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            self.conn.execute("SELECT")  # takes the snapshot
+            yield
 
     def standing(self) -> waiting.Standing:
         apply = self.config.application_name(self.name, "apply")

@@ -30,14 +30,15 @@ _LISTED = 50_000
 class Chunk:
     """A part of a table, up to and including the key `high`; with the `last` all is read.
 
-    `rows` of it are on the primary; `candidates` differ, by replica; `troubles` are what a replica
-    that could not be read said.
+    `rows` of it are on the primary; `candidates` differ, by replica; in a table without key these are
+    `buckets` of rows; `troubles` are what a replica that could not be read said.
     """
 
     high: Key | None
     rows: int
     last: bool
     candidates: dict[str, list[Key]] = dataclasses.field(default_factory=dict)
+    buckets: dict[str, list[int]] = dataclasses.field(default_factory=dict)
     troubles: dict[str, psycopg.Error] = dataclasses.field(default_factory=dict)
 
 
@@ -198,13 +199,7 @@ def unkeyed(
     together = duty.share > _HALF
     ours, found = _both(primary, replicas, SetReader.buckets, pool, chunk, together=together)
     chunk.rows = sum(count for count, _ in ours.values())
-    for name, theirs in found.items():
-        if differing := _differing(ours, theirs):
-            again = {name: replicas[name]}
-            here, there = _both(
-                primary, again, methodcaller("contents", differing), pool, chunk, together=together
-            )
-            chunk.candidates |= {name: _differing(here, other) for name, other in there.items()}
+    chunk.buckets = {name: _differing(ours, theirs) for name, theirs in found.items()}
     return chunk
 
 

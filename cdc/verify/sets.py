@@ -34,23 +34,20 @@ class SetReader:
         found = self._session.fetch(buckets(self.layout), [])
         return {bucket: (rows, int(total)) for bucket, rows, total in found}
 
-    def contents(self, buckets: Sequence[int]) -> dict[Key, int]:
-        """Return how often each content of these buckets stands in the table."""
-        found = self._session.fetch(
-            sql.SQL(
-                "SELECT h, count(*) FROM {} WHERE h & {} = ANY($1::bigint[]) GROUP BY 1"
-            ).format(self._hashed, sql.Literal(_BUCKETS - 1)),
-            [list(buckets)],
-        )
-        return {(str(hashed),): rows for hashed, rows in found}
-
     def images(self, keys: Sequence[Key]) -> dict[Key, Image]:
         """Return how many rows of each content there are, and which versions they are."""
+        return self._images(sql.SQL("h"), [int(hashed) for (hashed,) in keys])
+
+    def within(self, buckets: Sequence[int]) -> dict[Key, Image]:
+        """Return the images of all contents of these buckets."""
+        return self._images(sql.SQL("h & {}").format(sql.Literal(_BUCKETS - 1)), list(buckets))
+
+    def _images(self, wanted: sql.Composable, among: list[int]) -> dict[Key, Image]:
         found = self._session.fetch(
-            sql.SQL("SELECT h, count(*), {} FROM {} WHERE h = ANY($1::bigint[]) GROUP BY 1").format(
-                _VERSIONS, self._hashed
-            ),
-            [[int(hashed) for (hashed,) in keys]],
+            sql.SQL(
+                "SELECT h, count(*), {} FROM {} WHERE {} = ANY($1::bigint[]) GROUP BY 1"
+            ).format(_VERSIONS, self._hashed, wanted),
+            [among],
         )
         return {(str(hashed),): Image(rows, versions) for hashed, rows, versions in found}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -108,3 +109,34 @@ def test_options_that_cannot_be_used_are_a_usage_error(option: str, value: str |
 def _with(options: dict[str, str | int | float | bool]) -> Config:
     kafka = msgspec.structs.replace(PLAIN.kafka, options=options)
     return msgspec.structs.replace(PLAIN, kafka=kafka)
+
+
+class Queue:
+    """A consumer in whose queue messages of these sizes lie; it takes no more at once than it is told to."""
+
+    def __init__(self, *sizes: int) -> None:
+        self.left = [Sized(size) for size in sizes]
+
+    def poll(self, _timeout: float) -> Sized | None:
+        return self.left.pop(0) if self.left else None
+
+    def consume(self, most: int, timeout: float) -> list[Sized]:
+        assert timeout == 0
+        found, self.left = self.left[:most], self.left[most:]
+        return found
+
+
+class Sized:
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def value(self) -> bytes:
+        return bytes(self.size)
+
+
+def test_a_large_record_is_taken_alone() -> None:
+    """Many large ones are never in memory together; small ones come as many as there are, up to a number."""
+    consumer = cast("Any", Queue(10, 20, 2 << 20, 3 << 20, 5))
+    taken = [[m.size for m in brokers.taken(consumer, 2, 0.1)] for _ in range(5)]  # type: ignore[attr-defined]  # ours
+
+    assert [[10, 20], [2 << 20], [3 << 20], [5], []] == taken

@@ -13,9 +13,9 @@ worth it) → `changes` (net change per key) → `catalog` (the replica's tables
 Beside the flow: `bootstrap` fills a replica (`planning`, `counterparts`, `snapshot`, `clients`,
 `schema_load`, `filling`, `copying`, `finishing`), `connect` and `connectors` speak to Kafka Connect, `provision` prepares
 primary, replicas and topic (`heartbeat`: the row in the stock profile), `brokers` makes clients of Kafka,
-`environment` and `secrecy` keep secrets out of files and messages, `barrier` marks a point in the stream and
-`waiting` waits for one. `failpoint` names the
-instants at which tests kill the daemon.
+`environment` and `secrecy` keep secrets out of files and messages, `marks` puts a mark into the primary's log, `barrier` reads
+it back from the topic and `waiting` waits until a replica has passed one. `memory` lets the C library give back what is freed.
+`failpoint` names the instants at which tests kill the daemon.
 
 With Debezium's own converters (`profiles`): `modes` and `columns` (how values are written) → `codecs` and `moments`
 (text again) → `stock` (a record) → `runs` (what of a restarted connector is believed) → `decoding`; `rewinding` and

@@ -263,8 +263,10 @@ def test_a_failed_connector(witness: Witness) -> None:
     assert (0,) == seen.capture.failed
     assert "RecordTooLarge" in "".join(seen.capture.traces)
     ((state, told),) = waiting
-    assert "waiting" == state
-    assert re.search(r"is not whole in the topic.*has failed.*RecordTooLarge", told)
+    # Connect may have sent the END before it failed, or not: without it the daemon misses nothing yet.
+    assert state in ("waiting", "applying")
+    missed = r"is not whole in the topic.*has failed.*RecordTooLarge"
+    assert state == "applying" or re.search(missed, told)
     assert "RecordTooLarge" in (seen.lag("r1").why or "")
 
 

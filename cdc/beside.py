@@ -134,9 +134,8 @@ class Beside:
 
         Else the table would show rows that the others do not have yet.
         """
-        marks.emit(
-            self._primary, self._config
-        )  # a commit behind the snapshot: only commits move the position
+        # A commit behind the snapshot: only commits move the position.
+        marks.emit(self._primary, self._config)
         last, since, why = -1, time.monotonic(), None
         while why is None and (at := self._reached()).applied_lsn < lsn:
             now = time.monotonic()

@@ -14,7 +14,7 @@ import psycopg
 
 from cdc.errors import CdcError
 from cdc.verify import repair, scan
-from cdc.verify.confirm import Confirmation, Decided, Looked, RowReader
+from cdc.verify.confirm import Confirmation, Decided, Images, Pair, RowReader
 from cdc.verify.encoding import Layout
 from cdc.verify.ends import Primary, Replica
 from cdc.verify.findings import Finding, TableResult, Undecided
@@ -52,7 +52,7 @@ class Side:
     open: frozenset[Key] = frozenset()
     findings: list[Finding] = dataclasses.field(default_factory=list)
     stuck: bool = False
-    looked: Looked | None = None
+    looked: Pair[Images] | None = None
 
     def fail(self, error: Exception) -> None:
         """Note what went wrong on this replica; its table is left, what was found stays."""
@@ -168,8 +168,8 @@ class Comparison:
             return
         found = chunk.candidates.get(name, [])
         if buckets := chunk.buckets.get(name):
-            side.looked = self._confirmation(side).look(methodcaller("within", buckets))
-            found = side.looked.keys
+            looked = self._confirmation(side).look(methodcaller("within", buckets))
+            found, side.looked = looked.keys, looked.images
         candidates = [key for key in found if key not in side.open]
         side.pending += candidates
         result.candidates += len(candidates)

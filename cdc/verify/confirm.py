@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor, wait
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from cdc.errors import WaitTimeout
 from cdc.verify import inflight
@@ -93,7 +93,7 @@ class Confirmation:
         self._layout = self._here.layout
         self._judge = judge if self._layout.key else judge_set
 
-    def look(self, read: Callable[[Any], dict[Key, Image]]) -> Looked:
+    def look(self, read: Callable[[RowReader], Images]) -> Looked:
         """Read many rows at both ends, of which those that differ are candidates."""
         settled = True
         try:
@@ -105,10 +105,10 @@ class Confirmation:
         images = _of(keys, theirs), _of(keys, ours)
         return Looked(keys, images if settled else None)
 
-    def decide(self, keys: Sequence[Key], looked: Looked | None = None) -> Decided:
+    def decide(self, keys: Sequence[Key], first: Pair[Images] | None = None) -> Decided:
         """Return what is true of each key; what stays open has its reason.
 
-        What was `looked` at is the first reading of the first round.
+        The `first` reading of the first round may be there already.
         """
         decided = Decided()
         left = list(keys)
@@ -116,8 +116,8 @@ class Confirmation:
             if not left:
                 break
             try:
-                first = looked.images if looked and number == 0 else None
                 left = self._round(left, decided, first, hot=number >= _HOT)
+                first = None
             except (_Stuck, WaitTimeout) as reason:
                 said = reason.what if isinstance(reason, WaitTimeout) else str(reason)
                 return self._leave(left, said, decided)

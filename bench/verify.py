@@ -258,7 +258,7 @@ def _stack(running: Path | None, folder: Path) -> contextlib.AbstractContextMana
 def main() -> None:
     """Measure and write results and document, or the document anew from what was measured."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--stack", type=Path, help="a running local stack, else one of its own")

@@ -1,13 +1,18 @@
 """PostgreSQL's types with their extremes: facts that any test of values may use.
 
 `SCALARS` covers every type of pg_catalog that a column can have, and one each of the kinds that
-users make (enum, domain, composite, range). `expanded` adds the array of each of them.
+users make (enum, domain, composite, range). `expanded` adds the array of each of them. `lacks` tells
+which a server cannot do, `printed` how it prints them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+
+import psycopg
+
+Session = psycopg.Connection[tuple[object, ...]]
 
 #: Objects the cases rest on; once per database.
 PRELUDE = """
@@ -303,3 +308,34 @@ def expanded() -> Iterator[Case]:
         yield case
         if case.type != "arrdom":
             yield array_of(case)
+
+
+def lacks(session: Session, need: str | None) -> str | None:
+    """Return why a server cannot do what a case needs, or None; creates extensions."""
+    if need is None:
+        return None
+    if need.isdigit():
+        older = session.info.server_version < int(need) * 10_000
+        return f"PostgreSQL {need} is needed" if older else None
+    attempt = "SELECT '<a/>'::xml" if need == "xml" else f'CREATE EXTENSION IF NOT EXISTS "{need}"'
+    try:
+        with session.transaction():
+            session.execute(attempt.encode())
+    except psycopg.Error as error:
+        return f"this server has no {need}: {str(error).splitlines()[0]}"
+    return None
+
+
+def printed(session: Session, query: str) -> list[tuple[str | None, ...]]:
+    """Return rows as the types' output functions print them, as COPY does.
+
+    A cast to text is not that for boolean, char(n) and inet.
+    """
+    result = session.execute(query.encode()).pgresult
+    assert result
+
+    def text(row: int, column: int) -> str | None:
+        value = result.get_value(row, column)
+        return None if value is None else value.decode()
+
+    return [tuple(text(r, c) for c in range(result.nfields)) for r in range(result.ntuples)]

@@ -168,7 +168,7 @@ class Comparison:
             return
         found = chunk.candidates.get(name, [])
         if buckets := chunk.buckets.get(name):
-            looked = self._confirmation(side).look(methodcaller("within", buckets))
+            looked = self._confirmation(side).look(methodcaller("within", buckets, chunk.among))
             found, side.looked = looked.keys, looked.images
         candidates = [key for key in found if key not in side.open]
         side.pending += candidates
@@ -203,8 +203,7 @@ class Comparison:
     def _note(self, side: Side, decided: Decided) -> None:
         result = side.result
         # One that was found to differ before the run was killed may be equal now.
-        result.resolved = min(result.resolved + decided.same - decided.alike, result.candidates)
-        result.alike += decided.alike
+        result.resolved = min(result.resolved + decided.same, result.candidates)
         for finding in decided.findings:
             result.count(finding)
         side.findings += decided.findings

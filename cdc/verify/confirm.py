@@ -36,14 +36,13 @@ _KINDS: dict[Verdict, Kind] = {
 
 @dataclasses.dataclass(slots=True)
 class Decided:
-    """What became of candidates; `alike` are those of the `same` that differ in binary only.
+    """What became of candidates.
 
     `told` are the rows that were found to differ: keys may be equal and not be
     printed alike (1.0 and 1.00), and then lead to the same rows.
     """
 
     same: int = 0
-    alike: int = 0
     findings: list[Finding] = dataclasses.field(default_factory=list)
     undecided: list[Undecided] = dataclasses.field(default_factory=list)
     told: set[tuple[Image | None, Image | None]] = dataclasses.field(default_factory=set)
@@ -152,7 +151,7 @@ class Confirmation:
             if _image(here) != s2.get(key) or _image(there) != r2.get(key):
                 left.append(key)  # written since
             else:
-                self._tell(key, _KINDS[verdict], here, there, decided)
+                decided.add(self._finding(key, _KINDS[verdict], here, there))
         # Rows without key have a number and no value: that a number was seen proves nothing.
         return self._poll(left, decided) if hot and self._layout.key else left
 
@@ -183,19 +182,8 @@ class Confirmation:
         if pids := self._primary.settle(applied):
             raise _Stuck(inflight.told(pids))
 
-    def _tell(
-        self, key: Key, kind: Kind, here: Row | None, there: Row | None, decided: Decided
-    ) -> None:
-        """Say which columns of a row differ."""
-        finding = self._finding(key, kind, here, there)
-        if finding is None:
-            decided.same += 1
-            decided.alike += 1
-        else:
-            decided.add(finding)
-
-    def _finding(self, key: Key, kind: Kind, here: Row | None, there: Row | None) -> Finding | None:
-        """Return the finding; None for a row that both ends print the same."""
+    def _finding(self, key: Key, kind: Kind, here: Row | None, there: Row | None) -> Finding:
+        """Return the finding, with the columns in which a row differs."""
         layout = self._layout
         if not layout.key:
             return self._content(key, kind, here, there)
@@ -204,8 +192,6 @@ class Confirmation:
         columns = {
             c.name: (p, r) for c, p, r in zip(layout.columns, ours, theirs, strict=True) if p != r
         }
-        if kind == "different" and not columns:
-            return None
         names = (c.name for c in layout.key)
         return Finding(
             self._replica.name,

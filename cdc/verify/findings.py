@@ -54,8 +54,8 @@ class TableResult:
 
     `rows` were compared on the primary; `candidates` differed at first sight, `resolved` of them
     turned out to be changes on their way. `mends` counts, by kind, the differing ones that were
-    repaired and then found equal; `left` says why others were not. `alike` rows differ in binary
-    and not as PostgreSQL prints them. `whole` is False where the scan did not reach the end.
+    repaired and then found equal; `left` says why others were not. `whole` is False where
+    the scan did not reach the end.
     """
 
     replica: str
@@ -67,7 +67,6 @@ class TableResult:
     missing: int = 0
     extra: int = 0
     different: int = 0
-    alike: int = 0
     seconds: float = 0.0
     whole: bool = False
     mismatches: tuple[Mismatch, ...] = ()

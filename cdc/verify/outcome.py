@@ -8,8 +8,9 @@ from collections.abc import Collection
 
 from cdc import lsn as lsns
 from cdc.names import TableName
-from cdc.verify.encoding import Hash, Layout
+from cdc.verify.encoding import Layout
 from cdc.verify.findings import Finding, TableResult
+from cdc.verify.hashing import Hash
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -129,8 +129,6 @@ def _remarks(result: TableResult) -> Iterator[str]:
         yield f'<li class="open">{table}: {rows}{escape(undecided.reason)}</li>'
     for left in result.left:
         yield f'<li class="open">{table}: not all was mended: {escape(left)}</li>'
-    if result.alike:
-        yield f'<li class="dim">{table}: {result.alike:,} differ in binary only, printed they are equal</li>'
 
 
 def _findings(findings: list[Finding], *, mask: bool) -> Iterator[str]:

@@ -13,9 +13,9 @@ from cdc.commands import program
 from cdc.commands.options import Common, Seconds, common, note
 from cdc.names import TableName
 from cdc.units import Duration
-from cdc.verify import gauges, report
-from cdc.verify.encoding import Hash
+from cdc.verify import report
 from cdc.verify.ends import Patience
+from cdc.verify.hashing import Hash
 from cdc.verify.page import page
 from cdc.verify.script import script
 from cdc.verify.verification import Options, past, verify
@@ -122,6 +122,8 @@ def cdc_verify(
         for text in script(outcome.findings, outcome.layouts):
             click.echo(text)
     if textfile is not None:
+        from cdc.verify import gauges  # noqa: PLC0415 -- a twentieth of the start, and rarely asked for
+
         gauges.write(textfile, config, outcome.replicas)
     return outcome.exit_code
 

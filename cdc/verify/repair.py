@@ -26,8 +26,8 @@ from cdc.verify.findings import Finding
 from cdc.verify.ranges import Key
 from cdc.verify.reading import Image, Row
 
-#: Rows mended under one lock.
-TOGETHER = 500
+#: Rows mended under one lock; without key, where each statement is a pass over the table.
+_KEYED, _UNKEYED = 500, 10_000
 
 #: Tries at a lock that a large batch of the applier, or somebody else, holds.
 _TRIES = 5
@@ -91,8 +91,9 @@ class Repair:
         """
         done = Mended(0)
         refused: list[Finding] = []
-        for at in range(0, len(findings), TOGETHER):
-            batch = findings[at : at + TOGETHER]
+        together = _KEYED if self._layout.key else _UNKEYED
+        for at in range(0, len(findings), together):
+            batch = findings[at : at + together]
             try:
                 done += self._some(batch)
             except psycopg.errors.IntegrityError:
@@ -160,13 +161,16 @@ class Repair:
                 self._raw(*delete_keys(self._layout, gone))
             rows = [ours[f.address].values for f in findings if f.kind != "extra"]
         else:
+            surpluses: dict[Key, int] = {}
             for finding in findings:
                 row, there = ours.get(finding.address), theirs.get(finding.address)
                 surplus = (there.hash if there else 0) - (row.image.hash if row else 0)
                 if surplus > 0:
-                    self._raw(delete_some(self._layout, finding.address, surplus), [])
+                    surpluses[finding.address] = surplus
                 elif row is not None:
                     rows += [row.values] * -surplus
+            if surpluses:
+                self._raw(delete_some(self._layout, surpluses), [])
         if rows:
             self._copy(rows)
 
@@ -201,9 +205,14 @@ def delete_keys(layout: Layout, keys: Sequence[Key]) -> tuple[sql.Composed, list
     return statement, [list(column) for column in zip(*keys, strict=True)]
 
 
-def delete_some(layout: Layout, content: Key, rows: int) -> sql.Composed:
-    """Return the statement that deletes so many rows of one content."""
+def delete_some(layout: Layout, surpluses: Mapping[Key, int]) -> sql.Composed:
+    """Return the statement that deletes so many rows of each content."""
+    listed = sql.SQL(", ").join(
+        sql.SQL("({}::bigint, {})").format(sql.Literal(int(hashed)), sql.Literal(rows))
+        for (hashed,), rows in surpluses.items()
+    )
     return sql.SQL(
-        "DELETE FROM ONLY {0} WHERE ctid = ANY (ARRAY(SELECT t.ctid FROM ONLY {0} AS t"
-        " WHERE {1} = {2} LIMIT {3}))"
-    ).format(layout.table.sql, layout.row_hash, sql.Literal(int(content[0])), sql.Literal(rows))
+        "DELETE FROM ONLY {0} WHERE ctid = ANY (ARRAY(SELECT r.place FROM (SELECT t.ctid AS place,"
+        " o.rows, row_number() OVER (PARTITION BY o.h) AS number FROM ONLY {0} AS t"
+        " JOIN (VALUES {2}) AS o (h, rows) ON o.h = {1}) AS r WHERE r.number <= r.rows))"
+    ).format(layout.table.sql, layout.row_hash, listed)

@@ -78,8 +78,6 @@ def _remarks(outcome: Outcome, *, mask: bool) -> Iterator[str]:
             yield f"{where}: {rows}: {undecided.reason}{_keys(undecided)}"
         if result.left:
             yield f"{where}: not all was mended: {'; '.join(result.left)}"
-        if result.alike:
-            yield f"{where}: {result.alike:,} differ in binary only, equal as PostgreSQL prints them"
     for finding in outcome.findings[:_SHOWN]:
         yield told(finding, mask=mask)
     if len(outcome.findings) > _SHOWN:
@@ -158,7 +156,6 @@ def _result(result: TableResult) -> dict[str, Any]:
         "missing": result.missing,
         "extra": result.extra,
         "different": result.different,
-        "alike": result.alike,
         "mended": result.mended,
         "unverified": result.unverified,
         "undecided": [

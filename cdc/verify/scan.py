@@ -31,7 +31,7 @@ class Chunk:
     """A part of a table, up to and including the key `high`; with the `last` all is read.
 
     `rows` of it are on the primary; `candidates` differ, by replica; in a table without key these are
-    `buckets` of rows; `troubles` are what a replica that could not be read said.
+    `buckets` of rows, `among` so many; `troubles` are what a replica that could not be read said.
     """
 
     high: Key | None
@@ -39,6 +39,7 @@ class Chunk:
     last: bool
     candidates: dict[str, list[Key]] = dataclasses.field(default_factory=dict)
     buckets: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+    among: int = 0
     troubles: dict[str, psycopg.Error] = dataclasses.field(default_factory=dict)
 
 
@@ -195,9 +196,11 @@ def unkeyed(
     A primary that works for half of the time at most reads alone: it rests while the replicas do.
     """
     duty.rest()
-    chunk = Chunk(None, 0, last=True)
+    chunk = Chunk(None, 0, last=True, among=primary.division())
     together = duty.share > _HALF
-    ours, found = _both(primary, replicas, SetReader.buckets, pool, chunk, together=together)
+    ours, found = _both(
+        primary, replicas, methodcaller("buckets", chunk.among), pool, chunk, together=together
+    )
     chunk.rows = sum(count for count, _ in ours.values())
     chunk.buckets = {name: _differing(ours, theirs) for name, theirs in found.items()}
     return chunk

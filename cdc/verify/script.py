@@ -76,7 +76,7 @@ def _level(finding: Finding, layout: Layout) -> sql.Composed:
         sql.Literal(finding.theirs.hash if finding.theirs else 0),
     )
     if finding.kind == "extra":
-        delete = delete_some(layout, finding.address, finding.count)
+        delete = delete_some(layout, {finding.address: finding.count})
         return sql.SQL("{} AND {}").format(delete, found)
     into, values = _row(finding, layout)
     return sql.SQL("{} SELECT {} FROM generate_series(1, {}) WHERE {}").format(

@@ -14,8 +14,16 @@ from cdc.verify.encoding import Layout
 from cdc.verify.ranges import Key
 from cdc.verify.reading import Image, Row, Session
 
-#: Buckets of hashes, a power of two.
-_BUCKETS = 16384
+#: Rows in a bucket of hashes, about: a few that differ spoil a small part of the table, and the server
+#: keeps all buckets in memory. Their number is a power of two, at least and at most so many.
+_ROWS, _LEAST, _MOST = 64, 16_384, 131_072
+
+#: Rows of a table as the planner believes; of one that was never analyzed it knows nothing.
+_SIZE = sql.SQL(
+    "SELECT greatest(c.reltuples, 0) FROM pg_catalog.pg_class c"
+    " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE n.nspname = $1 AND c.relname = $2"
+)
 
 #: Which versions of equal rows there are, within one server. Not by md5: some servers forbid it.
 _VERSIONS = sql.SQL("hashtextextended(string_agg(version, ' ' ORDER BY version), 0)::text")
@@ -29,18 +37,25 @@ class SetReader:
         self.layout = layout
         self._hashed = _hashed(layout, version=layout.version, texts=layout.texts)
 
-    def buckets(self) -> dict[int, tuple[int, int]]:
-        """Return the number of rows and the sum of their hashes, by bucket."""
-        found = self._session.fetch(buckets(self.layout), [])
+    def division(self) -> int:
+        """Return how many buckets the table is to be divided into, by how many rows it may have."""
+        table = self.layout.table
+        found = self._session.fetch(_SIZE, (table.schema, table.name))
+        wanted = round(found[0][0] / _ROWS) if found else 0
+        return 1 << (max(_LEAST, min(_MOST, wanted)) - 1).bit_length()
+
+    def buckets(self, among: int) -> dict[int, tuple[int, int]]:
+        """Return the number of rows and the sum of their hashes, by bucket, `among` so many."""
+        found = self._session.fetch(buckets(self.layout, among), [])
         return {bucket: (rows, int(total)) for bucket, rows, total in found}
 
     def images(self, keys: Sequence[Key]) -> dict[Key, Image]:
         """Return how many rows of each content there are, and which versions they are."""
         return self._images(sql.SQL("h"), [int(hashed) for (hashed,) in keys])
 
-    def within(self, buckets: Sequence[int]) -> dict[Key, Image]:
-        """Return the images of all contents of these buckets."""
-        return self._images(sql.SQL("h & {}").format(sql.Literal(_BUCKETS - 1)), list(buckets))
+    def within(self, buckets: Sequence[int], among: int) -> dict[Key, Image]:
+        """Return the images of all contents of these buckets `among` so many."""
+        return self._images(_bucket(among), list(buckets))
 
     def _images(self, wanted: sql.Composable, among: list[int]) -> dict[Key, Image]:
         found = self._session.fetch(
@@ -66,11 +81,15 @@ class SetReader:
         }
 
 
-def buckets(layout: Layout) -> sql.Composed:
-    """Return the statement that counts a table's rows in buckets of their hashes."""
-    return sql.SQL("SELECT h & {}, count(*), sum(h) FROM {} GROUP BY 1").format(
-        sql.Literal(_BUCKETS - 1), _hashed(layout, once=True)
+def buckets(layout: Layout, among: int) -> sql.Composed:
+    """Return the statement that counts a table's rows in buckets of their hashes, `among` so many."""
+    return sql.SQL("SELECT {}, count(*), sum(h) FROM {} GROUP BY 1").format(
+        _bucket(among), _hashed(layout, once=True)
     )
+
+
+def _bucket(among: int) -> sql.Composed:
+    return sql.SQL("h & {}").format(sql.Literal(among - 1))
 
 
 def _hashed(layout: Layout, *, once: bool = False, **more: sql.Composable) -> sql.Composed:

@@ -12,16 +12,11 @@ from sqlalchemy.dialects import postgresql
 from cdc import catalog
 from cdc.names import TableName
 
-#: What the Inspector does not tell of a column. It is sent in binary where every server has the
-#: same type under the same OID (PostgreSQL manual, record_send: it writes the OID): built-in base
-#: types, ranges and their arrays. OID aliases (regclass …) send an OID of their own server. A
-#: collation is told with its library's version: with another one the same range of keys is
-#: another set of rows.
+#: What the Inspector does not tell of a column. A collation is told with its library's version: with
+#: another one the same range of keys is another set of rows.
 _COLUMNS = sqlalchemy.text("""
 SELECT n.nspname AS schema, c.relname AS table, a.attname AS name,
        format_type(a.atttypid, a.atttypmod) AS type, a.attgenerated::text AS generated,
-       t.oid < 10000 AND t.typsend <> 0 AND t.typtype IN ('b', 'r', 'm')
-         AND t.typname !~ '^_?reg' AS binary,
        CASE WHEN a.attcollation = 0 THEN NULL
             WHEN l.collprovider = 'd' THEN
               concat_ws(' ', d.datlocprovider, d.datcollate, to_jsonb(d) ->> 'daticulocale',
@@ -74,10 +69,9 @@ SELECT n.nspname AS schema, c.relname AS table, quote_ident(x.relname) AS name, 
 class Column:
     """A column; `type` as format_type prints it, `collation` with provider and library version.
 
-    `binary` tells whether its binary form is the same on every server; `generated` is 's', 'v'
-    or '', `expression` what it is generated from; `identity` is 'a', 'd' or ''. `collate` names the
-    collation if it is not the type's own; `deterministic` is False where unequal texts may be equal
-    keys. `enum` is the enumerated type its values are of (in an array or domain, too), with its
+    `generated` is 's', 'v' or '', `expression` what it is generated from; `identity` is 'a', 'd' or
+    ''. `collate` names the collation if it is not the type's own; `deterministic` is False where
+    unequal texts may be equal keys. `enum` is the enumerated type its values are of (in an array or domain, too), with its
     `labels` in order.
     """
 
@@ -87,7 +81,6 @@ class Column:
     generated: str = ""
     expression: str | None = None
     identity: str = ""
-    binary: bool = True
     collation: str | None = None
     collate: str | None = None
     deterministic: bool = True
@@ -187,7 +180,6 @@ def _column(described: Mapping[str, Any], fact: sqlalchemy.Row[Any]) -> Column:
         generated=fact.generated,
         expression=computed and computed["sqltext"],
         identity="" if identity is None else "a" if identity["always"] else "d",
-        binary=fact.binary,
         collation=fact.collation,
         collate=fact.collate,
         deterministic=fact.deterministic,

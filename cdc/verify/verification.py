@@ -16,11 +16,11 @@ from cdc.config import Config
 from cdc.errors import CdcError, NotReady, Unreachable
 from cdc.names import TableName
 from cdc.progress import CopyProgress, Tally, span
-from cdc.verify import encoding, ends, likeness
+from cdc.verify import encoding, ends, hashing, likeness
 from cdc.verify.comparison import Comparison, Side
-from cdc.verify.encoding import Hash
 from cdc.verify.ends import Patience, Primary, Replica, Shapes
 from cdc.verify.findings import TableResult
+from cdc.verify.hashing import Hash
 from cdc.verify.outcome import Outcome, Uncovered
 from cdc.verify.shape import Shape
 from cdc.verify.store import Run, Store, digest
@@ -245,7 +245,7 @@ class _Tables:
 
     def _shapes(self, wanted: Sequence[TableName]) -> tuple[Shapes, dict[str, Shapes]]:
         conns = [self.primary.conn, *(r.conn for r in self.replicas)]
-        self.outcome.hash = self.options.hash or encoding.choose(conns)
+        self.outcome.hash = self.options.hash or hashing.choose(conns)
         reading = [(replica, self.pool.submit(replica.shapes, wanted)) for replica in self.replicas]
         ours = self.primary.shapes(wanted)
         theirs: dict[str, Shapes] = {}

@@ -10,13 +10,11 @@ import pytest
 import type_cases
 from capture import UNCHANGED, Capture, Event, capture, server
 from harness import Stack
-from type_cases import Case
+from type_cases import Case, Session, lacks, printed
 
 pytestmark = pytest.mark.stack
 
 CASES = [*type_cases.expanded()]
-
-Session = psycopg.Connection[tuple[object, ...]]
 
 
 def label(case: Case) -> str:
@@ -44,39 +42,8 @@ def exact(stack: Stack) -> Iterator[Capture]:
         yield fresh
 
 
-def lacks(session: Session, need: str | None) -> str | None:
-    """Return why a server cannot do what a case needs, or None; creates extensions."""
-    if need is None:
-        return None
-    if need.isdigit():
-        older = session.info.server_version < int(need) * 10_000
-        return f"PostgreSQL {need} is needed" if older else None
-    attempt = "SELECT '<a/>'::xml" if need == "xml" else f'CREATE EXTENSION IF NOT EXISTS "{need}"'
-    try:
-        with session.transaction():
-            session.execute(attempt.encode())
-    except psycopg.Error as error:
-        return f"this server has no {need}: {str(error).splitlines()[0]}"
-    return None
-
-
 def values(case: Case) -> str:
     return ", ".join(f"({n}, ({v})::{case.type})" for n, v in enumerate(case.values, 1))
-
-
-def printed(session: Session, query: str) -> list[tuple[str | None, ...]]:
-    """Return rows as the types' output functions print them, as COPY does.
-
-    A cast to text is not that for boolean, char(n) and inet.
-    """
-    result = session.execute(query.encode()).pgresult
-    assert result
-
-    def text(row: int, column: int) -> str | None:
-        value = result.get_value(row, column)
-        return None if value is None else value.decode()
-
-    return [tuple(text(r, c) for c in range(result.nfields)) for r in range(result.ntuples)]
 
 
 @pytest.fixture(scope="module")

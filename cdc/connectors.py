@@ -27,7 +27,7 @@ from cdc.profiles import Profile
 JAR = "connectors/exact/target/cdc-exact.jar"
 
 #: The version of that jar (connectors/exact/pom.xml); an older one writes other records.
-PLUGIN = "0.4.0"
+PLUGIN = "0.5.0"
 
 #: What Debezium's own connector must be in the stock profile: how it resumes and converts was measured
 #: of this version.

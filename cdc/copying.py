@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from cdc import postgres, snapshot
+from cdc import postgres, snapshot, statements
 from cdc.errors import ApplyRefused, CdcError, Unreachable
 from cdc.names import TableName
 from cdc.progress import CopyProgress, Tally
@@ -110,17 +110,13 @@ def read_statement(piece: Piece) -> sql.Composed:
     ]
     where = sql.SQL(" WHERE ") + sql.SQL(" AND ").join(bounds) if bounds else sql.SQL("")
     return sql.SQL("COPY (SELECT {} FROM ONLY {}{}) TO STDOUT").format(
-        _list(piece.table), piece.table.name.sql, where
+        statements.column_list(columns(piece.table)), piece.table.name.sql, where
     )
 
 
 def write_statement(table: Table, place: TableName) -> sql.Composed:
     """Return the COPY that writes rows of `table` into `place` on the replica."""
-    return sql.SQL("COPY {} ({}) FROM STDIN").format(place.sql, _list(table))
-
-
-def _list(table: Table) -> sql.Composed:
-    return sql.SQL(", ").join(sql.Identifier(name) for name in columns(table))
+    return sql.SQL("COPY {}{} FROM STDIN").format(place.sql, statements.listed(columns(table)))
 
 
 def copy(

@@ -249,11 +249,11 @@ def _boundary(wire: Wire, record: Record) -> Begin | End:
         raise ValueError(f"unknown transaction status {wire.status!r}")
     if wire.event_count is None or wire.ts_ms is None:
         raise ValueError("an END without event_count or time")
-    counts = {
-        c.data_collection: c.event_count
-        for c in wire.data_collections or ()
-        if _MESSAGE_COLLECTION not in c.data_collection
-    }
+    counts = dict[str, int]()
+    for c in wire.data_collections or ():
+        if _MESSAGE_COLLECTION not in c.data_collection:
+            # Two tables may be one text: "a"."b.c" and "a.b"."c".
+            counts[c.data_collection] = counts.get(c.data_collection, 0) + c.event_count
     return End(
         txid, lsn, wire.event_count, counts, wire.ts_ms,
         record.offset, record.leader_epoch, record.appended_ms,

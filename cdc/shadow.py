@@ -82,9 +82,13 @@ def insert_lacking(table: catalog.Table, shadow: TableName) -> sql.Composed:
         where = sql.SQL(" WHERE NOT EXISTS (SELECT FROM ONLY {} AS t WHERE {})").format(
             table.name.sql, statements.same_key(table)
         )
-    return sql.SQL(
-        "INSERT INTO {0} ({1}) OVERRIDING SYSTEM VALUE SELECT {1} FROM {2} AS s{3}"
-    ).format(table.name.sql, statements.column_list(table.columns), shadow.sql, where)
+    return sql.SQL("INSERT INTO {0}{1} OVERRIDING SYSTEM VALUE SELECT {2} FROM {3} AS s{4}").format(
+        table.name.sql,
+        statements.listed(table.columns),
+        statements.column_list(table.columns),
+        shadow.sql,
+        where,
+    )
 
 
 def mark(conn: Connection, stream: str, table: TableName, shadow: TableName | None) -> None:

@@ -37,7 +37,9 @@ def copy_text(rows: Iterable[Sequence[Value]]) -> Iterator[bytes]:
     waiting = iter(rows)
     while block := list(itertools.islice(waiting, _BLOCK)):
         columns = list(zip(*block, strict=True))
-        if sum(map(_length, columns)) > _LARGE:
+        if not columns:  # a table may have none that is written
+            yield b"\n" * len(block)
+        elif sum(map(_length, columns)) > _LARGE:
             for row in block:
                 yield from _large(row)
         else:
@@ -92,7 +94,7 @@ def create_stage(table: Table, stage: sql.Identifier) -> sql.Composed:
 
 
 def copy_into(target: sql.Identifier, columns: Iterable[str]) -> sql.Composed:
-    return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT text)").format(target, column_list(columns))
+    return sql.SQL("COPY {}{} FROM STDIN (FORMAT text)").format(target, listed(columns))
 
 
 def delete_staged(table: Table, stage: sql.Identifier) -> sql.Composed:
@@ -177,6 +179,8 @@ def updatable(table: Table, columns: Iterable[str]) -> list[str]:
 
 
 def insert_one(table: Table) -> sql.Composed:
+    if not table.columns:
+        return sql.SQL("INSERT INTO {} DEFAULT VALUES").format(table.name.sql)
     return sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({})").format(
         table.name.sql, column_list(table.columns), _placeholders(len(table.columns))
     )
@@ -237,6 +241,12 @@ def delete_all(table: TableName) -> sql.Composed:
 def column_list(columns: Iterable[str]) -> sql.Composed:
     """Return columns with commas between."""
     return sql.SQL(", ").join(map(sql.Identifier, columns))
+
+
+def listed(columns: Iterable[str]) -> sql.Composed:
+    """Return which columns are written, in brackets; nothing where none is, as SQL wants it."""
+    names = column_list(columns)
+    return sql.SQL(" ({})").format(names) if list(names) else names
 
 
 def _placeholders(count: int) -> sql.Composed:

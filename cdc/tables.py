@@ -191,7 +191,8 @@ def select(config: Config, catalog: Sequence[Table]) -> Selection:
     absent = {c.table for c in left_out}
     rows = [t for t in tables if t.kind == "r" and t.name not in absent]
     refused = [c for t in rows for c in _faults(t)]
-    refused += _written_alike(rows)
+    if config.connect.profile == "stock":
+        refused += [c for t in rows for c in _mistaken(t)] + _written_alike(rows)
     refused += [
         Complaint(t.name, f"is excluded but is a partition of {t.parent}, which is replicated",
                   f"exclude {t.parent} too, or do not exclude its partitions")
@@ -212,18 +213,37 @@ def select(config: Config, catalog: Sequence[Table]) -> Selection:
     )  # fmt: skip
 
 
-def _written_alike(rows: Sequence[Table]) -> Iterable[Complaint]:
-    """Yield tables that Debezium cannot tell apart: it joins schema and name by a dot.
+def _written_alike(rows: Sequence[Table]) -> list[Complaint]:
+    """Return tables that Debezium cannot tell apart: it joins schema and name by a dot.
 
     Measured: the rows of "a"."b.c" then carry the layout and the name of "a.b"."c".
     """
-    first: dict[str, TableName] = {}
+    found, first = list[Complaint](), dict[str, TableName]()
     for table in rows:
         name = table.name
         twin = first.setdefault(f"{name.schema}.{name.name}", name)
         if twin != name:
-            yield Complaint(name, f"and {twin} are the same to Debezium, which joins schema and "
-                            "table by a dot", "rename one, or exclude it")  # fmt: skip
+            found.append(Complaint(name, f"and {twin} are the same to Debezium, which joins schema "
+                                   "and table by a dot", _STOCK))  # fmt: skip
+    return found
+
+
+#: The capture plugin carries what Debezium alone does not (its DistinctNames).
+_STOCK = 'rename one, exclude it, or let connect.profile be "exact"'
+
+
+def _mistaken(table: Table) -> Iterable[Complaint]:
+    """Yield why Debezium alone does not carry a table's rows, or stops at them (measured)."""
+    if all(column.generated for column in table.columns):
+        # It sends none of its rows, and END does not count them.
+        yield Complaint(table.name, "has no column that is in the log: Debezium passes over its rows",
+                        'exclude it, or let connect.profile be "exact"')  # fmt: skip
+    folded: dict[str, str] = {}
+    for column in table.columns:
+        twin = folded.setdefault(column.name.lower(), column.name)
+        if twin != column.name:
+            yield Complaint(table.name, f"has columns that differ only by case, {twin} and "
+                            f"{column.name}, which Debezium refuses", _STOCK)  # fmt: skip
 
 
 def _any(patterns: Iterable[Pattern], name: TableName) -> bool:
@@ -262,18 +282,6 @@ def _faults(table: Table) -> Iterable[Complaint]:
     elif table.address is None:
         yield Complaint(name, _without_address(table),
                         f"ALTER TABLE {name} REPLICA IDENTITY FULL, or exclude it")  # fmt: skip
-    if all(column.generated for column in table.columns):
-        # Debezium sends none of its rows, and END does not count them (measured).
-        yield Complaint(name, "has no column that is in the log: Debezium passes over its rows",
-                        "exclude it")  # fmt: skip
-    folded: dict[str, str] = {}
-    for column in table.columns:
-        twin = folded.setdefault(column.name.lower(), column.name)
-        if twin != column.name:
-            # Debezium stops the whole connector at the first event of such a table (measured).
-            yield Complaint(name, f"has columns that differ only by case, {twin} and "
-                            f"{column.name}, which Debezium refuses",
-                            "rename one, or exclude it")  # fmt: skip
 
 
 def _without_address(table: Table) -> str:

@@ -44,7 +44,7 @@ class Layout:
     @property
     def texts(self) -> sql.Composed:
         """The columns of the row `t` as PostgreSQL prints them, an array."""
-        return sql.SQL("ARRAY[{}]").format(
+        return sql.SQL("ARRAY[{}]::text[]").format(
             sql.SQL(", ").join(hashing.printed(c.name) for c in self.columns)
         )
 

@@ -71,6 +71,8 @@ def of_row(columns: Sequence[tuple[str, str]], hashed: Hash) -> sql.Composed:
         return sql.SQL(
             "('x' || left(encode(sha256(record_send({})), 'hex'), 16))::bit(64)::bigint"
         ).format(row)
+    if not columns:  # of rows without any, only the number counts
+        return sql.SQL("0::bigint").format()
     parts = [_part(columns[at : at + _DEEP]) for at in range(0, len(columns), _DEEP)]
     if len(parts) == 1:
         return parts[0]

@@ -42,9 +42,14 @@ TABLES: LiteralString = """
     CREATE TABLE days_1 PARTITION OF days FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
     CREATE TABLE days_2 PARTITION OF days DEFAULT;
     INSERT INTO days SELECT '2024-12-01'::date + g, g FROM generate_series(1, 100) AS g;
+    CREATE TABLE bare ();
+    ALTER TABLE bare REPLICA IDENTITY FULL;
+    INSERT INTO bare SELECT FROM generate_series(1, 5);
+    CREATE TABLE "a.b" (id int PRIMARY KEY, v text, "V" text);
+    INSERT INTO "a.b" SELECT g, 'v', 'V' FROM generate_series(1, 5) AS g;
 """
 
-NAMES = ['"Ware"', "amounts", "bits", "bags", "swapped", "days"]
+NAMES = ['"Ware"', "amounts", "bits", "bags", "swapped", "days", "bare", '"a.b"']
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +153,20 @@ def test_sha256_finds_what_lookup3_finds(pair: Stream) -> None:
         (f["kind"], f["key"].get("id") or f["key"]["f"]) for f in report["findings"]
     }
     assert 0 == told(pair, "--hash", "sha256", "--repair", "apply")[0]
+
+
+@pytest.mark.parametrize("hashed", ["lookup3", "sha256"])
+def test_rows_without_columns_are_counted(pair: Stream, hashed: str) -> None:
+    """One too many and one too few are found and mended; so are columns that differ only by case."""
+    for fault in ("INSERT INTO bare DEFAULT VALUES",
+                  "DELETE FROM bare WHERE ctid = (SELECT min(ctid) FROM bare)"):  # fmt: skip
+        spoil(pair, fault, """UPDATE "a.b" SET "V" = v WHERE id = 3""")
+        code, report, _ = told(pair, "--hash", hashed, "--repair", "apply")
+        bare, other = table(report, "r2", "public.bare"), table(report, "r2", 'public."a.b"')
+
+        assert (0, 1, 1) == (code, bare["mended"], other["mended"]), report
+        assert 1 == bare["extra" if fault.startswith("INSERT") else "missing"]
+        equal(pair)
 
 
 def test_equal_keys_that_are_printed_otherwise_are_one_row(pair: Stream) -> None:

@@ -27,6 +27,7 @@ public final class ExactTask extends SourceTask {
 
     private final SourceTask inner;
     private final Chain chain;
+    private final TrueNames names = new TrueNames();
     private Map<String, ?> boundary;
     private boolean loaded;
 
@@ -72,7 +73,7 @@ public final class ExactTask extends SourceTask {
         }
         List<SourceRecord> moved = new ArrayList<>(records.size());
         for (SourceRecord record : records) {
-            moved.add(atBoundary(record));
+            moved.add(atBoundary(names.restored(record)));
         }
         return moved;
     }

@@ -40,7 +40,7 @@ final class ServerTextTask extends PostgresConnectorTask {
         Proof.require(types);
         // As Debezium's own method, but for the type registry.
         Configuration settings = config.getConfig();
-        stream = new Whole(ReplicationConnection.builder(config)
+        stream = new Whole(DistinctNames.in(ReplicationConnection.builder(config)
                 .withSlot(config.slotName())
                 .withPublication(config.publicationName())
                 .withTableFilter(config.getTableFilters())
@@ -55,7 +55,7 @@ final class ServerTextTask extends PostgresConnectorTask {
                 .withTypeRegistry(types)
                 .withSchema(schema)
                 .jdbcMetadataConnection(connection)
-                .build(), Origin::of, () -> confirmed(connection, config.slotName()));
+                .build(), schema), Origin::of, () -> confirmed(connection, config.slotName()));
         return stream.connection();
     }
 

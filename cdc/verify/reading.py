@@ -29,6 +29,14 @@ _SCATTERED = sql.SQL(
 )
 
 
+#: PostgreSQL manual, effective_io_concurrency: 0 asks for no page beforehand.
+_AHEAD = "RESET effective_io_concurrency"
+_NOT_AHEAD = "SET effective_io_concurrency = 0"
+
+#: From this version on pages that are asked for are read meanwhile, not only announced to the system.
+_ASYNCHRONOUS = 18_00_00
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Checksum:
     """What a range, or a part of it, holds: the number of rows and the exclusive or of their hashes."""
@@ -173,6 +181,11 @@ class Reader:
         given = (table.schema, table.name, self.layout.key[0].name)
         found = self._session.fetch(_SCATTERED, given)
         return SCATTERED if found and found[0][0] else LINED
+
+    def prepare(self, order: Order) -> None:
+        """Let the session read pages as the table lies."""
+        if self._session.conn.info.server_version < _ASYNCHRONOUS:
+            self._session.conn.execute(_AHEAD if order.ahead else _NOT_AHEAD)
 
     def next_key(self, low: Key | None, rows: int) -> Key | None:
         """Return the key `rows` rows above `low`, None where fewer are left."""

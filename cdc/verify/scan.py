@@ -56,6 +56,8 @@ def keyed(
     Replicas may be taken out of `replicas` between two chunks.
     """
     pace, dirty = Pace(primary.order()), False
+    # A replica whose session breaks here breaks again at once.
+    _both(primary, replicas, methodcaller("prepare", pace.order), pool, Chunk(None, 0, last=False))
     while True:
         duty.rest()
         before = duty.worked

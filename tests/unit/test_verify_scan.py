@@ -36,7 +36,10 @@ class Rows:
 
     def order(self) -> Order:
         """Let chunks have seven rows: a small table has several."""
-        return Order(7, 7, 7, 1.0)
+        return Order(7, 7, 7, 1.0, ahead=False)
+
+    def prepare(self, order: Order) -> None:
+        """Memory lies as it does."""
 
     def next_key(self, low: Key | None, rows: int) -> Key | None:
         above = self._within(Range(low))

@@ -249,6 +249,17 @@ def _tried(bench: Bench, program: Path, table: str) -> dict[tuple[int, ...], flo
     return tried
 
 
+def _kept(told: dict[str, Any], rows: int, tables: Sequence[str]) -> dict[str, Any]:
+    """Return of an earlier run with as many rows what it has of other tables."""
+    return {
+        "rows": rows,
+        **{
+            key: [r for r in told[key] if told["rows"] == rows and r["table"] not in tables]
+            for key in ("reladiff_tried", "results")
+        },
+    }
+
+
 def _stack(running: Path | None, folder: Path) -> contextlib.AbstractContextManager[Stack]:
     if running is None:
         return harness.own_stack(folder / "stack")
@@ -273,13 +284,11 @@ def main() -> None:
         ):
             bench = Bench(stream, said.rows, said.tables)
             bench.build()
-            told: dict[str, Any] = {
-                "machine": servers.machine(stream.primary) | {"reladiff": RELADIFF}, "rows": said.rows, "reladiff_tried": [], "results": [],
-            }  # fmt: skip
+            written = document.RESULTS / "verify.json"
+            told = _kept(json.loads(written.read_text(encoding="utf-8")), said.rows, said.tables)
+            told["machine"] = servers.machine(stream.primary) | {"reladiff": RELADIFF}
             for _ in compete(bench, program, said.runs, told):
-                (document.RESULTS / "verify.json").write_text(
-                    json.dumps(told, indent=1) + "\n", encoding="utf-8"
-                )
+                written.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
                 print(document.line(told["results"][-1]), flush=True)
     document.write()
 

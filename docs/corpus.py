@@ -25,7 +25,8 @@ _CARRIED = (
 #: What is not carried: the verdict, the test's file and name.
 _OTHERS = (
     ("left out, with a warning", "unit/test_tables.py", "test_tables_that_are_never_logged_are_left_out"),
-    ("refused before it starts", "unit/test_tables.py", "test_tables_that_read_alike_with_their_schema_are_refused"),
+    ("refused before it starts", "unit/test_tables.py", "test_tables_that_debezium_mistakes_are_refused_without_the_plugin"),
+    ("refused before it starts", "unit/test_tables.py", "test_tables_that_read_alike_with_their_schema_are_refused_without_the_plugin"),
     ("refused before it starts", "unit/test_tables.py", "test_a_partition_of_a_replicated_table_cannot_be_excluded"),
     ("halts", "acceptance/test_interference.py", "test_what_would_alter_rows_is_refused"),
     ("halts", "acceptance/test_interference.py", "test_an_incomplete_row_that_is_missing_halts"),

@@ -162,7 +162,7 @@ def test_tables_that_cannot_be_carried_are_refused(fault: dict[str, Any], says: 
 def test_tables_that_debezium_mistakes_are_refused_without_the_plugin(
     what: dict[str, Any], says: str
 ) -> None:
-    """Debezium alone passes over their rows or stops; in the exact profile they are carried."""
+    """Columns that differ only by case, or none that is in the log, where Debezium reads alone: the stock profile."""
     catalog = (table("app.t", **what), table("app.good"))
     found = tables.select(config("app.*", profile="stock"), catalog)
 
@@ -172,7 +172,7 @@ def test_tables_that_debezium_mistakes_are_refused_without_the_plugin(
 
 
 def test_tables_that_read_alike_with_their_schema_are_refused_without_the_plugin() -> None:
-    """To Debezium alone two tables whose schema and name, joined by a dot, are the same text are one."""
+    """Two tables whose schema and name, joined by a dot, are the same text, in the stock profile."""
     twins = [
         dataclasses.replace(table("app.t"), name=TableName("a", "b.c")),
         dataclasses.replace(table("app.t"), name=TableName("a.b", "c")),

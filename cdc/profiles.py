@@ -54,7 +54,8 @@ _FINDINGS = (
         r"|(time\.precision|(decimal|interval|binary|hstore)\.handling|.+\.adjustment)\.mode")),
     ("connector-transforms", re.compile(r"transforms(\..+)?|predicates|post\.processors")),
     ("connector-filters", re.compile(
-        r".+\.(include|exclude)\.list|skip\.messages\.without\.change|skipped\.operations")),
+        r".+\.(include|exclude)\.list|skip\.messages\.without\.change|skipped\.operations"
+        r"|table\.ignore\.builtin")),
     ("connector-errors", re.compile(r"errors\.tolerance|event\..+\.failure\.handling\.mode")),
     ("connector-source", re.compile(
         r"topic\.prefix|plugin\.name|slot\.name|publication\..+|snapshot\.mode"
@@ -78,10 +79,12 @@ class Profile:
     filters: re.Pattern[str]
 
 
+_EXACT = _FIXED | _SCHEMAS | {"converters", "exact.type", "table.ignore.builtin"}
+
 EXACT = Profile(
     "connectors/postgres.json",
-    _FIXED | _SCHEMAS | {"converters", "exact.type"},
-    (_FIXED | _SCHEMAS | {"converters", "exact.type"}) - _HARMLESS,
+    _EXACT,
+    _EXACT - _HARMLESS,
     re.compile(_FILTERS),
 )
 

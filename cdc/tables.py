@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -229,6 +230,12 @@ def _written_alike(rows: Sequence[Table]) -> list[Complaint]:
 
 
 #: The capture plugin carries what Debezium alone does not (its DistinctNames).
+#: Debezium leaves these schemas and tables out, whatever is in them (its SystemTablesPredicate).
+_LEFT_OUT = ({"pg_catalog", "information_schema"}, {"spatial_ref_sys"})
+
+#: Quotes that Debezium takes off or puts together, of a name that it has written down itself (tried).
+_REREAD = re.compile(r"^\"|\"$|''|``")
+
 _STOCK = 'rename one, exclude it, or let connect.profile be "exact"'
 
 
@@ -238,6 +245,12 @@ def _mistaken(table: Table) -> Iterable[Complaint]:
         # It sends none of its rows, and END does not count them.
         yield Complaint(table.name, "has no column that is in the log: Debezium passes over its rows",
                         'exclude it, or let connect.profile be "exact"')  # fmt: skip
+    schema, name = table.name.schema, table.name.name
+    if name.lower() in _LEFT_OUT[1] or schema.lower() in _LEFT_OUT[0]:
+        yield Complaint(table.name, "has a name of which Debezium leaves out every table", _STOCK)
+    if _REREAD.search(schema) or _REREAD.search(name):
+        yield Complaint(table.name, "has a name with quotes that Debezium reads otherwise than it "
+                        "writes it", _STOCK)  # fmt: skip
     folded: dict[str, str] = {}
     for column in table.columns:
         twin = folded.setdefault(column.name.lower(), column.name)

@@ -17,6 +17,9 @@ from psycopg import sql
 
 Hash = Literal["lookup3", "sha256"]
 
+#: Of the hash as it is made here: what a run has left open under another one cannot be gone on with.
+VERSION = 2
+
 #: How a column {0} is hashed with the seed {1}, by its type, where that costs less than to print it and
 #: tells apart no two values that are printed alike. Of a bigint PostgreSQL's hash keeps 32 bits, so its
 #: upper half is hashed as well.
@@ -101,19 +104,20 @@ def chosen(answers: Collection[object]) -> Hash:
 
 def _part(columns: Sequence[tuple[str, str]]) -> sql.Composed:
     """Return the hash of some columns, each the seed of the next, the first one's their NULLs."""
-    hashed = _nulls([_column(name) for name, _ in columns])
+    hashed = _nulls(columns)
     for name, kind in columns:
         hashed = sql.SQL(_STORED.get(_plain(kind), _PRINTED)).format(_column(name), hashed)
     return hashed
 
 
-def _nulls(columns: Sequence[sql.Composed]) -> sql.Composed:
+def _nulls(columns: Sequence[tuple[str, str]]) -> sql.Composed:
     """Return which of the columns are NULL, one bit of an integer each; most rows have few."""
     return sql.SQL("CASE WHEN num_nulls({}) = 0 THEN 0 ELSE {} END").format(
-        sql.SQL(", ").join(columns),
+        sql.SQL(", ").join(_column(name) for name, _ in columns),
+        # Where one end has a composite value and the other its text, IS NULL would not say the same.
         sql.SQL(" + ").join(
-            sql.SQL("CASE WHEN {} IS NULL THEN {} ELSE 0 END").format(column, sql.Literal(1 << at))
-            for at, column in enumerate(columns)
+            sql.SQL("num_nulls({}) * {}").format(_column(name), sql.Literal(1 << at))
+            for at, (name, _) in enumerate(columns)
         ),
     )
 

@@ -208,7 +208,7 @@ def delete_keys(layout: Layout, keys: Sequence[Key]) -> tuple[sql.Composed, list
 def delete_some(layout: Layout, surpluses: Mapping[Key, int]) -> sql.Composed:
     """Return the statement that deletes so many rows of each content."""
     listed = sql.SQL(", ").join(
-        sql.SQL("({}::bigint, {})").format(sql.Literal(int(hashed)), sql.Literal(rows))
+        sql.SQL("({}::bigint, {})").format(sql.Literal(hashed), sql.Literal(rows))
         for (hashed,), rows in surpluses.items()
     )
     return sql.SQL(

@@ -28,8 +28,8 @@ SELECT n.nspname AS schema, c.relname AS table, a.attname AS name,
        coalesce(l.collisdeterministic, true) AS deterministic
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
-  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-  JOIN pg_type t ON t.oid = a.atttypid
+  LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+  LEFT JOIN pg_type t ON t.oid = a.atttypid
   JOIN pg_database d ON d.datname = current_database()
   LEFT JOIN pg_collation l ON l.oid = a.attcollation
   LEFT JOIN pg_namespace ln ON ln.oid = l.collnamespace
@@ -137,7 +137,9 @@ def read(
     with catalog.inspector(dsn, application, settings) as (look, connection):
         facts: dict[TableName, dict[str, sqlalchemy.Row[Any]]] = {}
         for fact in connection.execute(_COLUMNS, names):
-            facts.setdefault(TableName(fact.schema, fact.table), {})[fact.name] = fact
+            known = facts.setdefault(TableName(fact.schema, fact.table), {})
+            if fact.name is not None:  # a table may have no column
+                known[fact.name] = fact
         keys: dict[TableName, tuple[str, ...]] = {}
         indexes: dict[TableName, list[Index]] = {}
         for found in connection.execute(_INDEXES, names):

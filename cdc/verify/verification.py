@@ -306,7 +306,7 @@ class _Tables:
             layout,
             sides,
             self.outcome.at,
-            digest(ours, *theirs, layout),
+            digest(hashing.VERSION, ours, *theirs, layout),
             self.pool,
             throttle,
             lambda rows: self.meter.add(Tally(rows=rows, weight=rows)),

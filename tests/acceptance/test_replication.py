@@ -220,17 +220,25 @@ def test_odd_names(road: Road) -> None:
     CREATE SCHEMA "names_alike:a"; CREATE SCHEMA "names_alike:a.b";
     CREATE TABLE "names_alike:a"."b.c" (id int PRIMARY KEY, v text);
     CREATE TABLE "names_alike:a.b"."c" (v text, w int, n text PRIMARY KEY);
+    CREATE SCHEMA U&"names_alike:q!0022" UESCAPE '!'; CREATE TABLE U&"names_alike:q!0022" UESCAPE '!'."it''s" (id int PRIMARY KEY);
+    CREATE TABLE "it''s" (id int PRIMARY KEY); CREATE TABLE "it's" (id int PRIMARY KEY, v text DEFAULT 'other');
+    CREATE TABLE "a``b" (id int PRIMARY KEY); CREATE TABLE U&"!0022q" UESCAPE '!' (id int PRIMARY KEY); CREATE TABLE U&"!0022q!0022" UESCAPE '!' (id int PRIMARY KEY);
+    CREATE TABLE "Spatial_Ref_Sys" (id int PRIMARY KEY);
     INSERT INTO "names_alike:a"."b.c" SELECT i, 'first' FROM generate_series(1, 5) i;
     INSERT INTO "names_alike:a.b"."c" SELECT 'second', i, 'n' || i FROM generate_series(1, 5) i
 """)
 def test_names_alike(road: Road) -> None:
-    """Two tables whose schema and name, joined by a dot, are one text each get their own rows."""
+    """Tables that are one text with their schema, have quotes at an end or twice, or PostGIS's names get their rows."""
     road.replay(
         """INSERT INTO "names_alike:a"."b.c" VALUES (6, 'x'); INSERT INTO "names_alike:a.b"."c" VALUES ('y', 6, 'n6');
            UPDATE "names_alike:a"."b.c" SET v = 'z' WHERE id < 3; UPDATE "names_alike:a.b"."c" SET w = w * 2 WHERE w > 3""",
         """UPDATE "names_alike:a.b"."c" SET n = 'm' || w WHERE w > 4; UPDATE "names_alike:a"."b.c" SET id = id + 10 WHERE id > 3;
            DELETE FROM "names_alike:a.b"."c" WHERE w = 1; DELETE FROM "names_alike:a"."b.c" WHERE id = 1""",
-        """TRUNCATE "names_alike:a"."b.c"; INSERT INTO "names_alike:a"."b.c" VALUES (1, 'again')""",
+        """INSERT INTO U&"names_alike:q!0022" UESCAPE '!'."it''s" VALUES (1); INSERT INTO "it''s" VALUES (1), (2); INSERT INTO "it's" VALUES (1);
+           INSERT INTO "a``b" VALUES (1), (2); INSERT INTO U&"!0022q" UESCAPE '!' VALUES (1); INSERT INTO U&"!0022q!0022" UESCAPE '!' VALUES (3);
+           INSERT INTO "Spatial_Ref_Sys" VALUES (1), (2)""",
+        """UPDATE "it''s" SET id = 7 WHERE id = 1; DELETE FROM "a``b" WHERE id = 1; TRUNCATE U&"!0022q!0022" UESCAPE '!'; DELETE FROM "Spatial_Ref_Sys" WHERE id = 2;
+           TRUNCATE "names_alike:a"."b.c"; INSERT INTO "names_alike:a"."b.c" VALUES (1, 'again')""",
         """TRUNCATE "names_alike:a.b"."c" """,
     )
 

@@ -157,16 +157,20 @@ def test_tables_that_cannot_be_carried_are_refused(fault: dict[str, Any], says: 
         ({"columns": (), "key": (), "replica_identity": "f"}, "no column that is in the log"),
         ({"columns": (GENERATED,), "replica_identity": "f"}, "no column that is in the log"),
         ({"columns": (column("id"), column("Ab"), column("aB"))}, "differ only by case, Ab and aB"),
+        ({"name": TableName("app", "Spatial_Ref_Sys")}, "leaves out every table"),
+        ({"name": TableName("app", "it''s")}, "reads otherwise than it writes it"),
+        ({"name": TableName("app", '"q')}, "reads otherwise than it writes it"),
     ],
 )
 def test_tables_that_debezium_mistakes_are_refused_without_the_plugin(
     what: dict[str, Any], says: str
 ) -> None:
     """Columns that differ only by case, or none that is in the log, where Debezium reads alone: the stock profile."""
-    catalog = (table("app.t", **what), table("app.good"))
+    mistaken = dataclasses.replace(table("app.t"), **what)
+    catalog = (mistaken, table("app.good"))
     found = tables.select(config("app.*", profile="stock"), catalog)
 
-    assert [TableName("app", "t")] == [c.table for c in found.refused]
+    assert [mistaken.name] == [c.table for c in found.refused]
     assert says in found.refused[0].what
     assert () == tables.select(config("app.*"), catalog).refused
 

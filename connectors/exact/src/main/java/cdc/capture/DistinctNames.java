@@ -10,6 +10,7 @@ import io.debezium.connector.postgresql.connection.ReplicationConnection;
 import io.debezium.connector.postgresql.connection.ReplicationStream.ReplicationMessageProcessor;
 import io.debezium.connector.postgresql.connection.WalPositionLocator;
 import io.debezium.relational.RelationalDatabaseSchema;
+import io.debezium.relational.TableId;
 import io.debezium.relational.Tables.TableFilter;
 import java.io.ByteArrayOutputStream;
 import java.lang.reflect.Field;
@@ -17,10 +18,10 @@ import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.sql.SQLException;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
-import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
 import java.util.function.Function;
@@ -33,7 +34,7 @@ import org.postgresql.replication.fluent.logical.ChainedLogicalStreamBuilder;
  *
  * <p>Debezium keeps columns by lower-case name, and stops at a table with two that differ only by case.
  * It keeps tables by schema and name with a dot between, so that the rows of "a"."b.c" would come as
- * those of "a.b"."c". And of a row without columns (all may be generated) it sends nothing. pgoutput
+ * those of "a.b"."c"; and it writes a name down and reads it again, after which "it''s" is it's. Of a row without columns (all may be generated) it sends nothing. pgoutput
  * describes each table before its first row (PostgreSQL manual, Logical Replication Message Formats),
  * and rows name it by number: so only descriptions are written anew, and rows without columns.
  */
@@ -41,6 +42,9 @@ final class DistinctNames implements MessageDecoder {
 
     /** Longer than any name of PostgreSQL's (63 bytes), so that it stands in none. */
     static final String MARK = "\u0001".repeat(64);
+
+    /** What a table's name may not hold where it is given another: each becomes a mark and its place here. */
+    static final String SPECIAL = ".\"'`";
 
     private final MessageDecoder inner;
     private volatile boolean reading;
@@ -59,14 +63,14 @@ final class DistinctNames implements MessageDecoder {
      *
      * @throws ConfigException where this Debezium is built otherwise
      */
-    static ReplicationConnection in(ReplicationConnection connection, PostgresSchema schema) {
+    static ReplicationConnection in(
+            ReplicationConnection connection, PostgresSchema schema, TableFilter included) {
         try {
             Field decoder = field(PostgresReplicationConnection.class, "messageDecoder");
             DistinctNames names = new DistinctNames((MessageDecoder) decoder.get(connection));
             decoder.set(connection, names);
-            Field filter = field(RelationalDatabaseSchema.class, "tableFilter");
-            TableFilter included = (TableFilter) filter.get(schema);
-            filter.set(schema, (TableFilter) table -> names.reading && included.isIncluded(table));
+            field(RelationalDatabaseSchema.class, "tableFilter")
+                    .set(schema, (TableFilter) table -> names.reading && included.isIncluded(table));
         } catch (ReflectiveOperationException | RuntimeException thrown) {
             throw new ConfigException("this version of Debezium does not let its decoder be wrapped: " + thrown);
         }
@@ -112,7 +116,7 @@ final class DistinctNames implements MessageDecoder {
             alike.merge(folded(column.name), 1, Integer::sum);
         }
         List<String> first = taken.putIfAbsent(String.join(".", name), name);
-        boolean twin = first != null && !first.equals(name);
+        boolean mistaken = first != null && !first.equals(name) || !isReadAgain(name);
         boolean empty = count == 0;
         if (empty) {
             bare.add(table);
@@ -120,12 +124,12 @@ final class DistinctNames implements MessageDecoder {
         } else {
             bare.remove(table);
         }
-        if (!twin && !empty && alike.size() == count) {
+        if (!mistaken && !empty && alike.size() == count) {
             return message;
         }
         Message written = new Message().put('R').putInt(table);
         for (String part : name) {
-            written.putText(twin ? part.replace(".", MARK) : part);
+            written.putText(mistaken ? marked(part) : part);
         }
         written.put(identity).putShort(columns.size());
         for (int i = 0; i < columns.size(); i++) {
@@ -150,8 +154,28 @@ final class DistinctNames implements MessageDecoder {
         return written.buffer();
     }
 
+    /** As Debezium does, by the rules of the JVM's language. */
     private static String folded(String name) {
-        return name.toLowerCase(Locale.ROOT);
+        return name.toLowerCase();
+    }
+
+    /** Whether Debezium finds the table again by what it writes down of each of its rows. */
+    private static boolean isReadAgain(List<String> name) {
+        try {
+            TableId found = TableId.parse(new TableId(null, name.get(0), name.get(1)).toDoubleQuotedString(), false);
+            return found != null && List.of(name.get(0), name.get(1)).equals(Arrays.asList(found.schema(), found.table()));
+        } catch (RuntimeException thrown) { // it is no name to Debezium
+            return false;
+        }
+    }
+
+    private static String marked(String name) {
+        StringBuilder marked = new StringBuilder();
+        for (char one : name.toCharArray()) {
+            int place = SPECIAL.indexOf(one);
+            marked.append(place < 0 ? String.valueOf(one) : MARK + place);
+        }
+        return marked.toString();
     }
 
     private static String text(ByteBuffer read) {

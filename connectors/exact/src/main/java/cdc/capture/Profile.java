@@ -27,6 +27,8 @@ final class Profile {
                     "otherwise a row that cannot be decoded is left out and the counts still agree"),
             new Rule("skipped.operations", List.of("none"), "t",
                     "otherwise changes are left out and the counts still agree"),
+            new Rule("table.ignore.builtin", List.of("false"), "true",
+                    "otherwise rows of every table named spatial_ref_sys are left out and the counts still agree"),
             new Rule("plugin.name", List.of("pgoutput"), "decoderbufs",
                     "only pgoutput sends every value as the server's text"),
             new Rule("slot.drop.on.stop", List.of("false"), "false",

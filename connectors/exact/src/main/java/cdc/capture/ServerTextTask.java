@@ -55,7 +55,7 @@ final class ServerTextTask extends PostgresConnectorTask {
                 .withTypeRegistry(types)
                 .withSchema(schema)
                 .jdbcMetadataConnection(connection)
-                .build(), schema), Origin::of, () -> confirmed(connection, config.slotName()));
+                .build(), schema, config.getTableFilters().dataCollectionFilter()), Origin::of, () -> confirmed(connection, config.slotName()));
         return stream.connection();
     }
 

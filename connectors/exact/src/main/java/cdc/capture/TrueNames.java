@@ -3,6 +3,8 @@ package cdc.capture;
 import java.util.IdentityHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 import org.apache.kafka.connect.data.Field;
 import org.apache.kafka.connect.data.Schema;
 import org.apache.kafka.connect.data.SchemaBuilder;
@@ -13,14 +15,18 @@ import org.apache.kafka.connect.source.SourceRecord;
 final class TrueNames {
 
     private static final String MARK = DistinctNames.MARK;
+    /** A mark and its place; characters of the name may stand in front that are those of the mark. */
+    private static final Pattern MARKED = Pattern.compile("(\u0001*)" + MARK + "([0-9])");
+
     private static final List<String> IMAGES = List.of("before", "after");
     private static final List<String> NAMES = List.of("schema", "table");
 
-    /** Schemas after which what is known of them is forgotten: a table has another one after each change of it. */
-    private static final int MOST = 10_000;
+    /** Columns of schemas that are kept: a table has another schema each time the server describes it anew. */
+    private static final int MOST = 50_000;
 
     /** By the very object: each table has one, and to compare two of them takes longer than a row. */
     private final Map<Schema, Shape> seen = new IdentityHashMap<>();
+    private int columns;
 
     /** The record as it would be if Debezium could carry such names: most are what they were. */
     SourceRecord restored(SourceRecord record) {
@@ -36,8 +42,10 @@ final class TrueNames {
         }
         Shape shape = seen.get(value.schema());
         if (shape == null) {
-            if (seen.size() == MOST) {
+            columns += columns(value.schema());
+            if (columns > MOST) {
                 seen.clear();
+                columns = columns(value.schema());
             }
             shape = shape(value);
             seen.put(value.schema(), shape);
@@ -75,8 +83,14 @@ final class TrueNames {
 
     private static void rename(Struct names, String field) {
         if (isMarked(names, field)) {
-            names.put(field, names.getString(field).replace(MARK, "."));
+            names.put(field, MARKED.matcher(names.getString(field)).replaceAll(found -> Matcher.quoteReplacement(
+                    found.group(1) + DistinctNames.SPECIAL.charAt(found.group(2).charAt(0) - '0'))));
         }
+    }
+
+    private static int columns(Schema event) {
+        Field after = event.field("after");
+        return after == null ? 1 : after.schema().fields().size() + 1;
     }
 
     /** The schema of an event with the images' columns as they are called; itself where they are. */
@@ -123,7 +137,7 @@ final class TrueNames {
 
     /** A column's own name; empty of the one that no table has. */
     private static String own(Field column) {
-        int mark = column.name().indexOf(MARK);
+        int mark = column.name().lastIndexOf(MARK);
         return mark < 0 ? column.name() : column.name().substring(0, mark);
     }
 }

@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertSame;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 
+import io.debezium.relational.TableId;
 import java.io.ByteArrayOutputStream;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
@@ -42,8 +43,25 @@ class NamesTest {
     @Test
     void theSecondOfTwoTablesThatAreOneTextLosesItsDots() {
         assertEquals(List.of("a", "b.c", "id"), read(names.distinct(table(1, "a", "b.c", "id"))));
-        assertEquals(List.of("a" + MARK + "b", "c", "id"), read(names.distinct(table(2, "a.b", "c", "id"))));
+        assertEquals(List.of("a" + MARK + "0b", "c", "id"), read(names.distinct(table(2, "a.b", "c", "id"))));
         assertEquals(List.of("a", "b.c", "id"), read(names.distinct(table(1, "a", "b.c", "id"))));
+    }
+
+    @Test
+    void aNameThatDebeziumReadsOtherwiseThanItWroteIsCarried() {
+        for (String name : List.of("it''s", "a``b", "\"q\"", "\"q", "\"q.r", "q.r\"", "\u0001.\u0001\"", "[q]", "a\"b", " q ", "'q'")) {
+            List<String> sent = read(names.distinct(table(name.hashCode(), name, name + "x\"", "id")));
+            TableId found = TableId.parse(new TableId(null, sent.get(0), sent.get(1)).toDoubleQuotedString(), false);
+            Struct source = ((Struct) own.restored(event(found.schema(), found.table(), "id")).value()).getStruct("source");
+
+            assertEquals(List.of(name, name + "x\""), List.of(source.get("schema"), source.get("table")));
+        }
+    }
+
+    @Test
+    void aColumnThatEndsLikeAMarkKeepsItsName() {
+        assertEquals(List.of("a\u0001", "A\u0001"), names(((Struct) own.restored(
+                event("app", "t", "a\u0001" + MARK + 0, "A\u0001" + MARK + 1)).value()).getStruct("after")));
     }
 
     @Test
@@ -83,7 +101,7 @@ class NamesTest {
 
     @Test
     void anEventGetsItsOwnNamesBack() {
-        SourceRecord found = own.restored(event("a" + MARK + "b", "c", "Id" + MARK + 1, "v", "iD" + MARK + 3));
+        SourceRecord found = own.restored(event("a" + MARK + "0b", "c", "Id" + MARK + 1, "v", "iD" + MARK + 3));
         Struct value = (Struct) found.value();
 
         assertEquals(List.of("Id", "v", "iD"), names(value.getStruct("after")));
@@ -111,7 +129,7 @@ class NamesTest {
         Schema count = SchemaBuilder.struct().field("data_collection", Schema.STRING_SCHEMA).build();
         Schema end = SchemaBuilder.struct().field("data_collections", SchemaBuilder.array(count).optional().build()).build();
         Struct value = new Struct(end).put("data_collections",
-                List.of(new Struct(count).put("data_collection", "a" + MARK + "b.c")));
+                List.of(new Struct(count).put("data_collection", "a" + MARK + "0b.c")));
 
         own.restored(record(value));
         own.restored(record(new Struct(end)));

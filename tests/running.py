@@ -42,8 +42,9 @@ class Program:
 
     def result(self) -> dict[str, Any]:
         """Wait for its end and return what it did."""
-        output, _ = self._process.communicate(timeout=600)
-        assert self._process.returncode == 0, output
+        assert self._process.stdout is not None
+        output = self._process.stdout.read()  # as `line` does, which may have read ahead
+        assert self._process.wait(600) == 0, output
         return dict(json.loads(output.splitlines()[-1]))
 
     def stop(self) -> dict[str, Any]:

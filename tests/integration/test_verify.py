@@ -286,7 +286,7 @@ ORDERS = ("--table", "public.orders")
 
 def slowly(stream: Stream, *args: str) -> subprocess.Popen[bytes]:
     """Start a run whose pauses between chunks are longer than what is done meanwhile."""
-    return stream.start(*ORDERS, "--max-cpu", "3", *args, name="cdc-verify")
+    return stream.start(*ORDERS, "--max-cpu", "1", *args, name="cdc-verify")
 
 
 def test_a_run_that_goes_on_is_not_resumed_beside(pair: Stream) -> None:

@@ -113,3 +113,13 @@ def test_a_row_may_have_as_many_columns_as_a_table(session: Session, hashed: Has
         session.execute("TRUNCATE broad")
 
     assert 4 == len(set(found))
+
+
+def test_a_composite_value_and_its_text_have_one_hash(session: Session, hashed: Hash) -> None:
+    """Where a column is of another type at one end, what is printed alike is alike, NULLs within too."""
+    composite = hashes(
+        session, "(ROW(NULL::int, NULL::int), NULL::int)", "", "integer", hashed=hashed
+    )
+    text = hashes(session, "('(,)'::text, NULL::int)", "", "integer", hashed=hashed)
+
+    assert composite == text

@@ -112,9 +112,8 @@ class Bench:
         }
 
     def build(self) -> None:
-        """Fill the primary and r1, then start the daemon."""
-        for table in self.tables:
-            key, value = TABLES[table]
+        """Fill the primary and r1, with all tables whichever are compared, then start the daemon."""
+        for table, (key, value) in TABLES.items():
             self.stream.sql(
                 "primary", "CREATE TABLE " + table + " (id " + key + "," + _COLUMNS + ")"
             )

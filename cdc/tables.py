@@ -193,7 +193,7 @@ def select(config: Config, catalog: Sequence[Table]) -> Selection:
     rows = [t for t in tables if t.kind == "r" and t.name not in absent]
     refused = [c for t in rows for c in _faults(t)]
     if config.connect.profile == "stock":
-        refused += [c for t in rows for c in _mistaken(t)] + _written_alike(rows)
+        refused += [*(c for t in rows for c in _mistaken(t)), *_written_alike(rows)]
     refused += [
         Complaint(t.name, f"is excluded but is a partition of {t.parent}, which is replicated",
                   f"exclude {t.parent} too, or do not exclude its partitions")
@@ -214,29 +214,30 @@ def select(config: Config, catalog: Sequence[Table]) -> Selection:
     )  # fmt: skip
 
 
-def _written_alike(rows: Sequence[Table]) -> list[Complaint]:
-    """Return tables that Debezium cannot tell apart: it joins schema and name by a dot.
-
-    Measured: the rows of "a"."b.c" then carry the layout and the name of "a.b"."c".
-    """
-    found, first = list[Complaint](), dict[str, TableName]()
-    for table in rows:
-        name = table.name
-        twin = first.setdefault(f"{name.schema}.{name.name}", name)
-        if twin != name:
-            found.append(Complaint(name, f"and {twin} are the same to Debezium, which joins schema "
-                                   "and table by a dot", _STOCK))  # fmt: skip
-    return found
-
-
 #: The capture plugin carries what Debezium alone does not (its DistinctNames).
+_STOCK = 'exclude it, or let connect.profile be "exact"'
+_STOCK_NAME = f"rename one, {_STOCK}"
+
 #: Debezium leaves these schemas and tables out, whatever is in them (its SystemTablesPredicate).
-_LEFT_OUT = ({"pg_catalog", "information_schema"}, {"spatial_ref_sys"})
+_SYSTEM_SCHEMAS = frozenset({"pg_catalog", "information_schema"})
+_SYSTEM_TABLES = frozenset({"spatial_ref_sys"})
 
 #: Quotes that Debezium takes off or puts together, of a name that it has written down itself (tried).
 _REREAD = re.compile(r"^\"|\"$|''|``")
 
-_STOCK = 'rename one, exclude it, or let connect.profile be "exact"'
+
+def _written_alike(rows: Sequence[Table]) -> Iterable[Complaint]:
+    """Yield tables that Debezium cannot tell apart: it joins schema and name by a dot.
+
+    Measured: the rows of "a"."b.c" then carry the layout and the name of "a.b"."c".
+    """
+    first: dict[str, TableName] = {}
+    for table in rows:
+        name = table.name
+        twin = first.setdefault(f"{name.schema}.{name.name}", name)
+        if twin != name:
+            yield Complaint(name, f"and {twin} are the same to Debezium, which joins schema and "
+                            "table by a dot", _STOCK_NAME)  # fmt: skip
 
 
 def _mistaken(table: Table) -> Iterable[Complaint]:
@@ -244,19 +245,21 @@ def _mistaken(table: Table) -> Iterable[Complaint]:
     if all(column.generated for column in table.columns):
         # It sends none of its rows, and END does not count them.
         yield Complaint(table.name, "has no column that is in the log: Debezium passes over its rows",
-                        'exclude it, or let connect.profile be "exact"')  # fmt: skip
+                        _STOCK)  # fmt: skip
     schema, name = table.name.schema, table.name.name
-    if name.lower() in _LEFT_OUT[1] or schema.lower() in _LEFT_OUT[0]:
-        yield Complaint(table.name, "has a name of which Debezium leaves out every table", _STOCK)
+    if name.lower() in _SYSTEM_TABLES or schema.lower() in _SYSTEM_SCHEMAS:
+        yield Complaint(
+            table.name, "has a name of which Debezium leaves out every table", _STOCK_NAME
+        )
     if _REREAD.search(schema) or _REREAD.search(name):
         yield Complaint(table.name, "has a name with quotes that Debezium reads otherwise than it "
-                        "writes it", _STOCK)  # fmt: skip
+                        "writes it", _STOCK_NAME)  # fmt: skip
     folded: dict[str, str] = {}
     for column in table.columns:
         twin = folded.setdefault(column.name.lower(), column.name)
         if twin != column.name:
             yield Complaint(table.name, f"has columns that differ only by case, {twin} and "
-                            f"{column.name}, which Debezium refuses", _STOCK)  # fmt: skip
+                            f"{column.name}, which Debezium refuses", _STOCK_NAME)  # fmt: skip
 
 
 def _any(patterns: Iterable[Pattern], name: TableName) -> bool:

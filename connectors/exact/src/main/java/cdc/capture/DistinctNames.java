@@ -34,9 +34,11 @@ import org.postgresql.replication.fluent.logical.ChainedLogicalStreamBuilder;
  *
  * <p>Debezium keeps columns by lower-case name, and stops at a table with two that differ only by case.
  * It keeps tables by schema and name with a dot between, so that the rows of "a"."b.c" would come as
- * those of "a.b"."c"; and it writes a name down and reads it again, after which "it''s" is it's. Of a row without columns (all may be generated) it sends nothing. pgoutput
- * describes each table before its first row (PostgreSQL manual, Logical Replication Message Formats),
- * and rows name it by number: so only descriptions are written anew, and rows without columns.
+ * those of "a.b"."c"; and it writes a name down and reads it again, after which "it''s" is it's. Of a
+ * row without columns (all may be generated) it sends nothing.
+ *
+ * <p>pgoutput describes each table before its first row (PostgreSQL manual, Logical Replication Message
+ * Formats), and rows name it by number: so only descriptions are written anew, and rows without columns.
  */
 final class DistinctNames implements MessageDecoder {
 
@@ -163,7 +165,7 @@ final class DistinctNames implements MessageDecoder {
     private static boolean isReadAgain(List<String> name) {
         try {
             TableId found = TableId.parse(new TableId(null, name.get(0), name.get(1)).toDoubleQuotedString(), false);
-            return found != null && List.of(name.get(0), name.get(1)).equals(Arrays.asList(found.schema(), found.table()));
+            return found != null && name.equals(Arrays.asList(found.schema(), found.table()));
         } catch (RuntimeException thrown) { // it is no name to Debezium
             return false;
         }

@@ -15,6 +15,7 @@ import org.apache.kafka.connect.source.SourceRecord;
 final class TrueNames {
 
     private static final String MARK = DistinctNames.MARK;
+
     /** A mark and its place; characters of the name may stand in front that are those of the mark. */
     private static final Pattern MARKED = Pattern.compile("(\u0001*)" + MARK + "([0-9])");
 
@@ -50,7 +51,7 @@ final class TrueNames {
             shape = shape(value);
             seen.put(value.schema(), shape);
         }
-        if (shape.twin) {
+        if (shape.renamed) {
             NAMES.forEach(name -> rename(value.getStruct("source"), name));
         }
         Schema known = shape.schema;
@@ -67,14 +68,14 @@ final class TrueNames {
                 record.headers());
     }
 
-    /** What is known of a table's events: how they are to be, and whether the table has another one's name. */
-    private record Shape(Schema schema, boolean twin) {
+    /** What is known of a table's events: how they are to be, and whether the table was given another name. */
+    private record Shape(Schema schema, boolean renamed) {
     }
 
     private static Shape shape(Struct event) {
-        boolean row = event.schema().field("source") != null && event.get("source") instanceof Struct source
+        boolean renamed = event.schema().field("source") != null && event.get("source") instanceof Struct source
                 && NAMES.stream().anyMatch(name -> isMarked(source, name));
-        return new Shape(restored(event.schema()), row);
+        return new Shape(restored(event.schema()), renamed);
     }
 
     private static boolean isMarked(Struct names, String field) {

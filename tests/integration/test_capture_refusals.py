@@ -29,6 +29,7 @@ def exact(stack: Stack) -> Iterator[Capture]:
         ("event.converting.failure.handling.mode", None, "cannot be converted arrives as NULL"),
         ("event.processing.failure.handling.mode", "warn", "the counts still agree"),
         ("skipped.operations", None, "skipped.operations must be none, it is t"),
+        ("table.ignore.builtin", None, "table.ignore.builtin must be false, it is true"),
         ("converters", None, "converters must name one converter"),
         ("exact.type", "io.debezium.Other", "whose type is cdc.capture.ExactText"),
         ("plugin.name", None, "plugin.name must be pgoutput"),
